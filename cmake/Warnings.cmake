@@ -1,0 +1,12 @@
+# The warnings that our own targets are compiled with, as one interface target.
+add_library(clip_lora_warnings INTERFACE)
+target_compile_options(clip_lora_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
+  $<$<BOOL:${CLIP_LORA_WERROR}>:-Werror>)
+# GCC 12 and 13 see overflows in the standard library's own std::string operations (GCC bugs 105329 and 105651).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14)
+  target_compile_options(clip_lora_warnings INTERFACE -Wno-restrict -Wno-stringop-overflow)
+endif()
+if(CLIP_LORA_SANITIZER)
+  target_compile_options(clip_lora_warnings INTERFACE -fsanitize=${CLIP_LORA_SANITIZER} -fno-omit-frame-pointer)
+  target_link_options(clip_lora_warnings INTERFACE -fsanitize=${CLIP_LORA_SANITIZER})
+endif()
