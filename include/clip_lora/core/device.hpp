@@ -1,0 +1,27 @@
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <string>
+
+namespace clip_lora {
+
+/// The device of `--device auto|cpu|cuda[:N]`; auto is the first CUDA device if there is one, else the CPU.
+/// Throws ConfigError for anything else, and for a CUDA device that is not there (naming how many are).
+at::Device parse_device(const std::string& name);
+
+/// The compute type of `--precision auto|fp32|fp16|bf16` on `device`: auto is fp16 on CUDA and fp32 on the CPU.
+/// Throws ConfigError for anything else, and for fp16 on the CPU.
+at::ScalarType parse_precision(const std::string& name, at::Device device);
+
+/// "fp32", "fp16" or "bf16".
+std::string precision_name(at::ScalarType type);
+
+/// "cpu (2 threads)" or "cuda:0 NVIDIA H200".
+std::string describe_device(at::Device device);
+
+/// Seeds LibTorch's generators of all devices.
+void seed_everything(std::int64_t seed);
+
+}  // namespace clip_lora
