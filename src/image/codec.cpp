@@ -1,0 +1,131 @@
+#include "clip_lora/image/codec.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <fstream>
+#include <mutex>
+#include <opencv2/core.hpp>
+#include <opencv2/core/utils/logger.hpp>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/atomic_file.hpp"
+#include "file_kind.hpp"
+#include "gif.hpp"
+#include "quiet_stderr.hpp"
+
+namespace clip_lora::image {
+namespace {
+
+constexpr int kColor = cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION;
+
+std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path) {
+  const auto require = [](bool good) {
+    if (!good) throw DataError("cannot be read: " + std::generic_category().message(errno));
+  };
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) throw DataError("it is a folder, expected a file");
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  require(file.is_open());
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(file.tellg()));
+  file.seekg(0);
+  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  require(file.good());
+  if (bytes.empty()) throw DataError("the file is empty");
+  return bytes;
+}
+
+/// OpenCV's decoder with its own messages off: the caller reports in one error what went wrong.
+cv::Mat decode_with_opencv(const std::vector<std::uint8_t>& bytes, int flags) {
+  static std::once_flag once;
+  std::call_once(once, [] { cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT); });
+  const QuietStderr quiet;
+  cv::Mat decoded;
+  try {
+    decoded = cv::imdecode(bytes, flags);
+  } catch (const cv::Exception& error) {
+    throw DataError("OpenCV cannot decode it: " + error.err);
+  }
+  if (decoded.empty()) throw DataError("its data are damaged, or of a kind that OpenCV does not know");
+  return decoded;
+}
+
+/// OpenCV's [height, width] of blue, green, red.
+Image image_from(const cv::Mat& bgr) {
+  Image image{bgr.rows, bgr.cols, std::vector<std::uint8_t>(bgr.total() * 3)};
+  cv::Mat rgb(bgr.rows, bgr.cols, CV_8UC3, image.rgb.data());
+  cv::cvtColor(bgr, rgb, cv::COLOR_BGR2RGB);
+  return image;
+}
+
+/// Pillow keeps the high byte of 16-bit colours, but clips 16-bit grey at 255.
+cv::Mat to_8_bits(const cv::Mat& decoded, bool clip) {
+  cv::Mat result(decoded.rows, decoded.cols, CV_8UC3);
+  std::transform(decoded.begin<cv::Vec3w>(), decoded.end<cv::Vec3w>(), result.begin<cv::Vec3b>(),
+                 [=](const cv::Vec3w& in) {
+                   cv::Vec3b out;
+                   for (int channel = 0; channel < 3; ++channel) {
+                     out[channel] =
+                         static_cast<std::uint8_t>(clip ? std::min<int>(in[channel], 255) : in[channel] >> 8);
+                   }
+                   return out;
+                 });
+  return result;
+}
+
+Image decode_png(const std::vector<std::uint8_t>& bytes) {
+  const Png png = strip_png(bytes);
+  if (png.bit_depth != 16) return image_from(decode_with_opencv(png.pixels_only, kColor));
+  const cv::Mat decoded = decode_with_opencv(png.pixels_only, kColor | cv::IMREAD_ANYDEPTH);
+  return image_from(to_8_bits(decoded, png.grey_without_alpha));
+}
+
+Image decode_bytes(const std::vector<std::uint8_t>& bytes) {
+  switch (file_kind(bytes)) {
+    case FileKind::kJpeg:
+      check_jpeg(bytes);
+      break;
+    case FileKind::kPng:
+      return decode_png(bytes);
+    case FileKind::kWebp:
+      check_webp(bytes);
+      break;
+    case FileKind::kBmp:
+      check_bmp(bytes);
+      break;
+    case FileKind::kGif:
+      return decode_gif(bytes);
+    case FileKind::kTiff:
+      throw DataError("it is a TIFF, which is not supported (hint: convert it to PNG; it may keep its name)");
+    case FileKind::kUnknown:
+      throw DataError("it is no image: neither JPEG, PNG, GIF, WebP nor BMP by its content");
+  }
+  return image_from(decode_with_opencv(bytes, kColor));
+}
+
+}  // namespace
+
+Image decode_image(const std::filesystem::path& path) {
+  try {
+    return decode_bytes(read_bytes(path));
+  } catch (const DataError& error) {
+    throw DataError("image '" + path.string() + "': " + error.what());
+  }
+}
+
+void write_png(const std::filesystem::path& path, const Image& image) {
+  const cv::Mat rgb(image.height, image.width, CV_8UC3, const_cast<std::uint8_t*>(image.rgb.data()));
+  cv::Mat bgr;
+  cv::cvtColor(rgb, bgr, cv::COLOR_RGB2BGR);
+  std::vector<std::uint8_t> bytes;
+  cv::imencode(".png", bgr, bytes);
+  io::write_atomically(path, std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+}
+
+}  // namespace clip_lora::image

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+// What the bytes of a picture file say about themselves, before anything decodes them. Private to this room.
+namespace clip_lora::image {
+
+using Bytes = std::span<const std::uint8_t>;
+
+enum class FileKind { kJpeg, kPng, kGif, kWebp, kBmp, kTiff, kUnknown };
+
+/// The kind by the file's signature, whatever its name.
+FileKind file_kind(Bytes bytes);
+
+/// Throws DataError if [height, width] has no pixel or more than 2^30, the most that OpenCV takes.
+void require_decodable_size(std::uint64_t height, std::uint64_t width);
+
+/// Walks a JPEG's markers from the start to the end-of-image marker that closes its scans (a thumbnail inside
+/// a header segment is stepped over with its segment). Throws DataError, naming no file, for a file that ends
+/// before that, and for colours that OpenCV does not convert as Pillow does (four components: CMYK).
+void check_jpeg(Bytes bytes);
+
+struct Png {
+  bool grey_without_alpha = false;
+  int bit_depth = 8;
+  std::vector<std::uint8_t> pixels_only;  ///< a PNG of the header, the palette and the picture data alone
+};
+
+/// Walks a PNG's chunks and keeps those that make pixels: what is left has no transparency, gamma, colour
+/// profile, orientation or further frames of an animation, none of which Pillow's `convert("RGB")` looks at.
+/// Throws DataError, naming no file, for a file that ends before its end chunk, or whose checksums are wrong.
+Png strip_png(Bytes bytes);
+
+/// Throws DataError, naming no file, for a WebP that is truncated or an animation.
+void check_webp(Bytes bytes);
+
+/// Throws DataError, naming no file, for a BMP that is truncated or other than uncompressed with 8, 24 or 32
+/// bits.
+void check_bmp(Bytes bytes);
+
+}  // namespace clip_lora::image

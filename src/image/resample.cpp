@@ -1,0 +1,186 @@
+#include "clip_lora/image/resample.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace clip_lora::image {
+namespace {
+
+constexpr int kChannels = 3;
+constexpr double kSupport = 2.0;  // the bicubic kernel is zero beyond two source pixels
+constexpr int kFractionBits =
+    22;  // 32 bits less 8 of the pixel and 2 of head-room for the kernel's overshoot
+constexpr std::int32_t kHalf = 1 << (kFractionBits - 1);
+
+/// Keys' cubic convolution kernel with a = −0.5.
+double bicubic_kernel(double x) {
+  constexpr double a = -0.5;
+  x = std::abs(x);
+  if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+  if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
+  return 0.0;
+}
+
+std::int32_t to_fixed_point(double weight) {
+  const double scaled = weight * (1 << kFractionBits);
+  return static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
+}
+
+std::uint8_t to_pixel(std::int32_t sum) {
+  return static_cast<std::uint8_t>(std::clamp(sum >> kFractionBits, 0, 255));
+}
+
+/// The source pixels that one output pixel is a weighted sum of.
+struct Taps {
+  int first = 0;            ///< index of the first source pixel
+  int count = 0;            ///< how many pixels follow each other
+  std::size_t weights = 0;  ///< where their weights start in Filter::weights
+};
+
+/// One axis of a resize, for the output pixels of a window.
+struct Filter {
+  std::vector<Taps> taps;             ///< one per output pixel
+  std::vector<std::int32_t> weights;  ///< fixed point, kFractionBits fractional bits
+
+  int first() const { return taps.front().first; }
+  int end() const { return taps.back().first + taps.back().count; }
+};
+
+/// The filter that takes `source_size` pixels to `size`, of which only [offset, offset + count) are wanted.
+Filter make_filter(int source_size, std::int64_t size, std::int64_t offset, int count) {
+  const double scale = static_cast<double>(source_size) / static_cast<double>(size);
+  const double filter_scale = std::max(scale, 1.0);  // shrinking widens the kernel: that is the antialiasing
+  const double support = kSupport * filter_scale;
+
+  Filter filter;
+  filter.taps.reserve(static_cast<std::size_t>(count));
+  std::vector<double> exact;
+  for (std::int64_t i = offset; i < offset + count; ++i) {
+    const double centre = (static_cast<double>(i) + 0.5) * scale;
+    const int first = std::max(0, static_cast<int>(centre - support + 0.5));
+    const int end = std::min(source_size, static_cast<int>(centre + support + 0.5));
+
+    exact.clear();
+    double sum = 0.0;
+    for (int x = first; x < end; ++x) {
+      exact.push_back(bicubic_kernel((x - centre + 0.5) * (1.0 / filter_scale)));
+      sum += exact.back();
+    }
+    filter.taps.push_back({first, end - first, filter.weights.size()});
+    for (const double weight : exact) filter.weights.push_back(to_fixed_point(weight / sum));
+  }
+  return filter;
+}
+
+std::size_t offset_of(const Image& image, int row, int column) {
+  return (static_cast<std::size_t>(row) * static_cast<std::size_t>(image.width) +
+          static_cast<std::size_t>(column)) *
+         kChannels;
+}
+
+Image blank(int height, int width) {
+  return {height, width, std::vector<std::uint8_t>(static_cast<std::size_t>(height) * width * kChannels)};
+}
+
+/// Filters the rows [first_row, first_row + rows) of `source` along x: [rows, filter.taps.size()].
+Image filter_rows(const Image& source, const Filter& filter, int first_row, int rows) {
+  Image result = blank(rows, static_cast<int>(filter.taps.size()));
+  std::uint8_t* out = result.rgb.data();
+  for (int row = 0; row < rows; ++row) {
+    for (const Taps& taps : filter.taps) {
+      const std::uint8_t* pixel = source.rgb.data() + offset_of(source, first_row + row, taps.first);
+      const std::int32_t* weight = filter.weights.data() + taps.weights;
+      std::int32_t red = kHalf;
+      std::int32_t green = kHalf;
+      std::int32_t blue = kHalf;
+      for (int tap = 0; tap < taps.count; ++tap, pixel += kChannels) {
+        red += weight[tap] * pixel[0];
+        green += weight[tap] * pixel[1];
+        blue += weight[tap] * pixel[2];
+      }
+      *out++ = to_pixel(red);
+      *out++ = to_pixel(green);
+      *out++ = to_pixel(blue);
+    }
+  }
+  return result;
+}
+
+/// Filters `source`, whose first row is the original's row `first_row`, along y: [filter.taps.size(),
+/// source.width].
+Image filter_columns(const Image& source, const Filter& filter, int first_row) {
+  Image result = blank(static_cast<int>(filter.taps.size()), source.width);
+  const std::size_t row_bytes = static_cast<std::size_t>(source.width) * kChannels;
+  std::vector<std::int32_t> sums(row_bytes);
+  std::uint8_t* out = result.rgb.data();
+  for (const Taps& taps : filter.taps) {
+    std::fill(sums.begin(), sums.end(), kHalf);
+    for (int tap = 0; tap < taps.count; ++tap) {
+      const std::uint8_t* row = source.rgb.data() + offset_of(source, taps.first - first_row + tap, 0);
+      const std::int32_t weight = filter.weights[taps.weights + static_cast<std::size_t>(tap)];
+      for (std::size_t i = 0; i < row_bytes; ++i) sums[i] += weight * row[i];
+    }
+    std::transform(sums.begin(), sums.end(), out, to_pixel);
+    out += row_bytes;
+  }
+  return result;
+}
+
+/// Pillow takes the passes in the other order for a picture over a hundred times as tall as wide; the
+/// rounding between them makes the order visible.
+bool shrinks_vertically_first(const Image& image, const ResizeWindow& window) {
+  return image.height > std::int64_t{100} * image.width && window.full_height < image.height;
+}
+
+}  // namespace
+
+Image crop(const Image& image, const Box& box) {
+  assert(box.top >= 0 && box.left >= 0 && box.top + box.height <= image.height &&
+         box.left + box.width <= image.width);
+  Image result = blank(box.height, box.width);
+  for (int row = 0; row < box.height; ++row) {
+    const auto from =
+        image.rgb.begin() + static_cast<std::ptrdiff_t>(offset_of(image, box.top + row, box.left));
+    std::copy_n(from, box.width * kChannels,
+                result.rgb.begin() + static_cast<std::ptrdiff_t>(offset_of(result, row, 0)));
+  }
+  return result;
+}
+
+Image flip_horizontally(const Image& image) {
+  Image result = blank(image.height, image.width);
+  for (int row = 0; row < image.height; ++row) {
+    for (int column = 0; column < image.width; ++column) {
+      std::copy_n(image.rgb.data() + offset_of(image, row, image.width - 1 - column), kChannels,
+                  result.rgb.data() + offset_of(result, row, column));
+    }
+  }
+  return result;
+}
+
+Image resize_bicubic(const Image& image, const ResizeWindow& window) {
+  assert(image.height > 0 && image.width > 0 && window.height > 0 && window.width > 0);
+  // An unchanged axis has weights of exactly 0 and 1, so that it needs no case of its own for the values'
+  // sake.
+  const Filter columns = make_filter(image.height, window.full_height, window.top, window.height);
+  const Filter rows = make_filter(image.width, window.full_width, window.left, window.width);
+  if (shrinks_vertically_first(image, window)) {
+    return filter_rows(filter_columns(image, columns, 0), rows, 0, window.height);
+  }
+  // The vertical pass looks at these rows only, the horizontal pass need not make more.
+  const int first_row = columns.first();
+  return filter_columns(filter_rows(image, rows, first_row, columns.end() - first_row), columns, first_row);
+}
+
+Image resize_bicubic(const Image& image, int height, int width) {
+  if (image.height == height && image.width == width) return image;
+  return resize_bicubic(
+      image,
+      {.full_height = height, .full_width = width, .top = 0, .left = 0, .height = height, .width = width});
+}
+
+}  // namespace clip_lora::image

@@ -1,0 +1,141 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "clip_lora/image/preprocess.hpp"
+#include "support/pictures.hpp"
+
+namespace clip_lora::image {
+namespace {
+
+using clip_lora::testing::crc32;
+using clip_lora::testing::formula_picture;
+
+struct EvaluationCase {
+  int height;
+  int width;
+  int size_px;
+  std::uint32_t checksum;  // of torchvision's Resize and CenterCrop on Pillow 12.3
+};
+
+class EvaluationView : public ::testing::TestWithParam<EvaluationCase> {};
+
+TEST_P(EvaluationView, EqualsPillowEveryByte) {
+  const EvaluationCase& c = GetParam();
+  const Image view = evaluation_view(formula_picture(c.height, c.width), c.size_px);
+  EXPECT_EQ(view.height, c.size_px);
+  EXPECT_EQ(view.width, c.size_px);
+  EXPECT_EQ(crc32(view.rgb), c.checksum);
+}
+
+// 9, 11, 13 and 15 long: margins of 1, 3, 5 and 7 pixels, whose halves round to even.
+INSTANTIATE_TEST_SUITE_P(Margins, EvaluationView,
+                         ::testing::Values(EvaluationCase{8, 8, 8, 0x9173e16b},
+                                           EvaluationCase{8, 9, 8, 0x9173e16b},
+                                           EvaluationCase{8, 11, 8, 0xf7c943f5},
+                                           EvaluationCase{13, 8, 8, 0xedab4106},
+                                           EvaluationCase{15, 8, 8, 0x0249c1cc}));
+INSTANTIATE_TEST_SUITE_P(Resizes, EvaluationView,
+                         ::testing::Values(EvaluationCase{33, 100, 16, 0x90e15083},
+                                           EvaluationCase{100, 33, 24, 0x8d08e826},
+                                           EvaluationCase{64, 64, 32, 0x58b3c4d4}));
+INSTANTIATE_TEST_SUITE_P(Strips, EvaluationView,
+                         ::testing::Values(EvaluationCase{1, 40, 6, 0xed9e509b},
+                                           EvaluationCase{40, 1, 6, 0x7c2aad96}));
+
+TEST(EvaluationViewOfAStrip,
+     NeedsNoMemoryForTheWholeResizedStrip) {  // which would be 224 x 44,800,000 pixels
+  EXPECT_EQ(evaluation_view(Image{1, 200000, std::vector<std::uint8_t>(600000, 7)}, 224).rgb,
+            std::vector<std::uint8_t>(224 * 224 * 3, 7));
+}
+
+TEST(TrainingViewOfAPicture, EqualsPillowEveryByte) {
+  const Image picture = formula_picture(40, 60);
+  const Box box{.top = 3, .left = 5, .height = 20, .width = 31};
+  EXPECT_EQ(crc32(training_view(picture, {box, false}, 16).rgb), 0xe380e55f);
+  EXPECT_EQ(crc32(training_view(picture, {box, true}, 16).rgb), 0x25b114af);
+  EXPECT_EQ(crc32(training_view(formula_picture(9, 7), {{0, 0, 9, 7}, true}, 12).rgb), 0xa87809e4);
+}
+
+TEST(TrainingViewOfAPicture, DoesNotSeeThePixelsAroundItsBox) {
+  const Box box{.top = 10, .left = 12, .height = 9, .width = 8};
+  const Image picture = formula_picture(30, 30);
+  Image other = picture;
+  for (auto& value : other.rgb) value = static_cast<std::uint8_t>(255 - value);
+  for (int y = box.top; y < box.top + box.height; ++y) {
+    for (int i = box.left * 3; i < (box.left + box.width) * 3; ++i)
+      other.rgb[y * 90 + i] = picture.rgb[y * 90 + i];
+  }
+  EXPECT_EQ(training_view(picture, {box, false}, 5).rgb, training_view(other, {box, false}, 5).rgb);
+}
+
+TEST(DrawTrainingView, StaysInsideThePictureAndTheAllowedAreasAndRatios) {
+  std::mt19937_64 generator(1);
+  for (int i = 0; i < 5000; ++i) {
+    const Box box = draw_training_view(300, 200, generator).box;
+    EXPECT_GE(box.top, 0);
+    EXPECT_GE(box.left, 0);
+    EXPECT_LE(box.top + box.height, 300);
+    EXPECT_LE(box.left + box.width, 200);
+    // Each side is rounded by at most half a pixel.
+    EXPECT_LE((box.width - 0.5) / (box.height + 0.5), 4.0 / 3.0);
+    EXPECT_GE((box.width + 0.5) / (box.height - 0.5), 3.0 / 4.0);
+    EXPECT_GE((box.width + 0.5) * (box.height + 0.5), 0.08 * 300 * 200);
+  }
+}
+
+TEST(DrawTrainingView, FlipsHalfOfTheTime) {
+  std::mt19937_64 generator(2);
+  int flips = 0;
+  for (int i = 0; i < 10000; ++i) flips += draw_training_view(64, 64, generator).flip ? 1 : 0;
+  EXPECT_NEAR(flips, 5000, 250);  // five standard deviations of 10,000 fair draws
+}
+
+TEST(DrawTrainingView, CoversAreasUniformly) {
+  // In a square of side 1 a box of area a and ratio r fits if sqrt(a · max(r, 1/r)) ≤ 1, so that large areas
+  // are redrawn more often. The mean of the accepted areas, integrated numerically, is the oracle.
+  double area_sum = 0.0;
+  double weight_sum = 0.0;
+  for (int i = 0; i < 2000; ++i) {
+    const double area = 0.08 + 0.92 * (i + 0.5) / 2000;
+    const double accepted = std::min(1.0, -std::log(area) / std::log(4.0 / 3.0));  // part of the log-ratios
+    area_sum += area * accepted;
+    weight_sum += accepted;
+  }
+  std::mt19937_64 generator(3);
+  double mean = 0.0;
+  for (int i = 0; i < 20000; ++i) {
+    const Box box = draw_training_view(1000, 1000, generator).box;
+    mean += box.height * 1e-3 * box.width * 1e-3 / 20000;
+  }
+  EXPECT_NEAR(mean, area_sum / weight_sum, 0.01);  // the mean's standard deviation is 0.0018
+}
+
+TEST(DrawTrainingView, FallsBackToTheCentreOfAStrip) {
+  std::mt19937_64 generator(4);
+  const Box wide =
+      draw_training_view(10, 1000, generator).box;  // a box of 8 % of it is at least 24 pixels high
+  EXPECT_EQ(wide.top, 0);
+  EXPECT_EQ(wide.height, 10);
+  EXPECT_EQ(wide.width, 13);  // round(10 · 4/3)
+  EXPECT_EQ(wide.left, (1000 - 13) / 2);
+  const Box tall = draw_training_view(1000, 10, generator).box;
+  EXPECT_EQ(tall.left, 0);
+  EXPECT_EQ(tall.width, 10);
+  EXPECT_EQ(tall.height, 13);  // round(10 / (3/4))
+  EXPECT_EQ(tall.top, (1000 - 13) / 2);
+}
+
+TEST(DrawTrainingView, DependsOnTheGeneratorAlone) {
+  std::mt19937_64 generator(0);
+  const TrainingView view = draw_training_view(64, 64, generator);
+  std::mt19937_64 again(0);
+  const TrainingView same = draw_training_view(64, 64, again);
+  EXPECT_EQ(view.box.top, same.box.top);
+  EXPECT_EQ(view.box.width, same.box.width);
+  EXPECT_EQ(view.flip, same.flip);
+  EXPECT_EQ(generator(), again());
+}
+
+}  // namespace
+}  // namespace clip_lora::image
