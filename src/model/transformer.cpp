@@ -1,0 +1,57 @@
+#include "clip_lora/model/transformer.hpp"
+
+#include <ATen/ATen.h>
+
+#include "clip_lora/ops/elementwise.hpp"
+
+namespace clip_lora::model {
+
+AttentionImpl::AttentionImpl(std::int64_t width, std::int64_t heads, bool causal)
+    : in_proj_weight(register_parameter("in_proj_weight", at::empty({3 * width, width}), false)),
+      in_proj_bias(register_parameter("in_proj_bias", at::empty({3 * width}), false)),
+      out_proj(register_module("out_proj", Linear(width, width))),
+      heads_(heads),
+      causal_(causal) {}
+
+torch::Tensor AttentionImpl::forward(const torch::Tensor& x) const {
+  const ops::DropoutMasks masks = is_training() ? ops::draw_dropout_masks(lora, x) : ops::DropoutMasks{};
+  return ops::attention(x, {in_proj_weight, in_proj_bias, out_proj->weight, out_proj->bias}, lora, masks, heads_, causal_);
+}
+
+MlpImpl::MlpImpl(std::int64_t width)
+    : c_fc(register_module("c_fc", Linear(width, 4 * width))),
+      c_proj(register_module("c_proj", Linear(4 * width, width))) {}
+
+torch::Tensor MlpImpl::forward(const torch::Tensor& x) { return c_proj(ops::quick_gelu(c_fc(x))); }
+
+ResidualAttentionBlockImpl::ResidualAttentionBlockImpl(std::int64_t width, std::int64_t heads, bool causal)
+    : attn(register_module("attn", Attention(width, heads, causal))),
+      ln_1(register_module("ln_1", LayerNorm(width))),
+      mlp(register_module("mlp", Mlp(width))),
+      ln_2(register_module("ln_2", LayerNorm(width))) {}
+
+torch::Tensor ResidualAttentionBlockImpl::forward(const torch::Tensor& x) {
+  const torch::Tensor attended = x + attn(ln_1(x));
+  return attended + mlp(ln_2(attended));
+}
+
+TransformerImpl::TransformerImpl(const TowerArchitecture& architecture, bool causal)
+    : resblocks_(register_module("resblocks", torch::nn::ModuleList())) {
+  for (std::int64_t i = 0; i < architecture.layers; ++i) {
+    resblocks_->push_back(ResidualAttentionBlock(architecture.width, architecture.heads, causal));
+  }
+}
+
+torch::Tensor TransformerImpl::forward(const torch::Tensor& x) {
+  torch::Tensor rows = x;
+  for (std::int64_t i = 0; i < layers(); ++i) rows = block(i).forward(rows);
+  return rows;
+}
+
+ResidualAttentionBlockImpl& TransformerImpl::block(std::int64_t index) {
+  return resblocks_->at<ResidualAttentionBlockImpl>(static_cast<std::size_t>(index));
+}
+
+std::int64_t TransformerImpl::layers() const { return static_cast<std::int64_t>(resblocks_->size()); }
+
+}  // namespace clip_lora::model
