@@ -1,0 +1,119 @@
+#include "clip_lora/lora/options.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "clip_lora/core/errors.hpp"
+
+namespace clip_lora::lora {
+namespace {
+
+constexpr std::array kEncoders = {std::pair{Encoder::kBoth, "both"}, std::pair{Encoder::kText, "text"},
+                                  std::pair{Encoder::kVision, "vision"}};
+
+constexpr std::array kPositions = {
+    std::pair{Position::kAll, "all"},         std::pair{Position::kBottom, "bottom"},
+    std::pair{Position::kMiddle, "mid"},      std::pair{Position::kUp, "up"},
+    std::pair{Position::kHalfUp, "half-up"},  std::pair{Position::kHalfBottom, "half-bottom"},
+    std::pair{Position::kTop3, "top3"}};
+
+template <typename Table>
+std::vector<std::string> names_of(const Table& table) {
+  std::vector<std::string> names;
+  for (const auto& [value, name] : table) names.emplace_back(name);
+  return names;
+}
+
+template <typename Table, typename Value>
+std::string name_in(const Table& table, Value wanted) {
+  const auto found = std::find_if(table.begin(), table.end(), [&](const auto& row) { return row.first == wanted; });
+  return found->second;
+}
+
+template <typename Table>
+auto value_in(const Table& table, const std::string& name, const std::string& flag) {
+  for (const auto& [value, known] : table) {
+    if (name == known) return value;
+  }
+  const std::vector<std::string> names = names_of(table);
+  throw ConfigError(flag + " '" + name + "': expected one of " + join_capped(names) + did_you_mean(name, names));
+}
+
+/// Ascending begin … end − 1.
+std::vector<std::int64_t> range(std::int64_t begin, std::int64_t end) {
+  std::vector<std::int64_t> indices;
+  for (std::int64_t i = begin; i < end; ++i) indices.push_back(i);
+  return indices;
+}
+
+}  // namespace
+
+std::string to_string(Encoder encoder) { return name_in(kEncoders, encoder); }
+std::string to_string(Position position) { return name_in(kPositions, position); }
+Encoder parse_encoder(const std::string& name) { return value_in(kEncoders, name, "--encoder"); }
+Position parse_position(const std::string& name) { return value_in(kPositions, name, "--position"); }
+
+std::vector<std::string> projection_names(const Projections& projections) {
+  std::vector<std::string> names;
+  if (projections.q) names.emplace_back("q");
+  if (projections.k) names.emplace_back("k");
+  if (projections.v) names.emplace_back("v");
+  if (projections.o) names.emplace_back("o");
+  return names;
+}
+
+Projections parse_projections(const std::vector<std::string>& names) {
+  Projections projections{.q = false, .k = false, .v = false, .o = false};
+  for (const auto& name : names) {
+    if (name == "q") {
+      projections.q = true;
+    } else if (name == "k") {
+      projections.k = true;
+    } else if (name == "v") {
+      projections.v = true;
+    } else if (name == "o") {
+      projections.o = true;
+    } else {
+      throw ConfigError("--params '" + name + "': expected any of q, k, v, o (hint: separate them by spaces)");
+    }
+  }
+  return projections;
+}
+
+std::vector<std::int64_t> blocks_at(Position position, std::int64_t depth) {
+  const std::int64_t third = depth / 3;
+  const std::int64_t half = depth / 2;
+  switch (position) {
+    case Position::kAll:
+      return range(0, depth);
+    case Position::kBottom:
+      return range(0, third);
+    case Position::kMiddle:
+      return range(third, 2 * third);
+    case Position::kUp:
+      return range(2 * third, depth);
+    case Position::kHalfBottom:
+      return range(0, half);
+    case Position::kHalfUp:
+      return range(half, depth);
+    case Position::kTop3:
+      return range(std::max<std::int64_t>(0, depth - 3), depth);
+  }
+  return {};
+}
+
+void LoraOptions::validate() const {
+  const auto require = [](bool valid, const std::string& flag, const std::string& got, const std::string& expected) {
+    if (!valid) throw ConfigError(flag + " " + got + ": expected " + expected);
+  };
+  require(rank >= 1, "--r", std::to_string(rank), "at least 1");
+  require(alpha > 0.0 && std::isfinite(alpha), "--alpha", std::to_string(alpha), "a number above 0");
+  require(dropout >= 0.0 && dropout < 1.0, "--dropout_rate", std::to_string(dropout), "a number in [0, 1)");
+  require(projections.q || projections.k || projections.v || projections.o, "--params", "''", "any of q, k, v, o");
+}
+
+double LoraOptions::scaling() const { return alpha / std::sqrt(static_cast<double>(rank)); }
+
+}  // namespace clip_lora::lora
