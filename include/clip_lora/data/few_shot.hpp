@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "clip_lora/data/dataset.hpp"
+
+namespace clip_lora::data {
+
+struct FewShot {
+  std::vector<Item> train;  ///< shots per class
+  std::vector<Item> val;    ///< min(shots, 4) per class
+};
+
+/// The few-shot split of `seed`, the same files as the reference's: with CPython's generator, first val, then train; for
+/// each class in order of first appearance in its split, sample without replacement if it has enough items, else
+/// choices with replacement (CoOp's generate_fewshot_dataset). shots ≥ 1.
+FewShot sample_few_shot(const Dataset& dataset, int shots, std::int64_t seed);
+
+}  // namespace clip_lora::data
