@@ -1,0 +1,209 @@
+#include <gmock/gmock.h>
+#include <torch/torch.h>
+
+#include "clip_lora/engine/training_step.hpp"
+#include "clip_lora/model/checkpoint.hpp"
+#include "support/close.hpp"
+#include "support/tiny_model.hpp"
+
+namespace clip_lora::testing {
+namespace {
+
+// float32 forward and backward through four blocks; a correct implementation reaches a few 1e-6.
+constexpr double kTolerance = 5e-5;
+
+const std::vector<std::int64_t> kEnds = {9, 3, 12, 1, 7, 9};
+
+/// A model, prompts and a batch, drawn anew for each test.
+struct Setting {
+  model::Clip clip = random_clip();
+  std::vector<std::vector<std::int64_t>> rows = random_prompt_rows(tiny_architecture(), kEnds);
+  at::Tensor images = random_images(tiny_architecture(), 4);
+  at::Tensor labels = at::randint(0, static_cast<std::int64_t>(kEnds.size()), {4}, at::kLong);
+
+  model::Prompts prompts() const { return model::make_prompts(rows); }
+};
+
+void expect_the_oracles_gradients(const lora::LoraOptions& options) {
+  const Setting setting;
+  const lora::Adapter adapter(setting.clip, options);
+  randomise(adapter);
+  const auto expected = oracle_gradients(oracle_of(setting.clip, adapter), setting.images,
+                                         as_tensor(setting.rows), setting.labels);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 1);
+  const auto loss = step.compute_gradients(setting.images, setting.labels);
+  EXPECT_NEAR(loss.item<double>(), expected.loss, kTolerance * expected.loss);
+  for (const auto& [name, tensor] : adapter.state_dict()) {
+    EXPECT_TRUE(close(tensor.grad(), expected.gradients.at(name), kTolerance)) << name;
+  }
+}
+
+lora::LoraOptions with_rank(std::int64_t rank) {
+  auto options = without_dropout();
+  options.rank = rank;
+  return options;
+}
+
+class GradientsByPlace : public ::testing::TestWithParam<std::tuple<std::string, std::string>> {};
+
+TEST_P(GradientsByPlace, EqualTheOracles) {
+  auto options = without_dropout();
+  options.encoder = lora::parse_encoder(std::get<0>(GetParam()));
+  options.position = lora::parse_position(std::get<1>(GetParam()));
+  expect_the_oracles_gradients(options);
+}
+
+INSTANTIATE_TEST_SUITE_P(, GradientsByPlace,
+                         ::testing::Combine(::testing::Values("both", "text", "vision"),
+                                            ::testing::Values("all", "bottom", "mid", "up", "half-up",
+                                                              "half-bottom", "top3")),
+                         [](const auto& test) {
+                           auto name = std::get<0>(test.param) + "_" + std::get<1>(test.param);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+class GradientsByProjections : public ::testing::TestWithParam<int> {};  // bits: q, k, v, o
+
+lora::Projections projections_of(int bits) {
+  return {.q = (bits & 1) != 0, .k = (bits & 2) != 0, .v = (bits & 4) != 0, .o = (bits & 8) != 0};
+}
+
+TEST_P(GradientsByProjections, EqualTheOracles) {
+  auto options = without_dropout();
+  options.projections = projections_of(GetParam());
+  expect_the_oracles_gradients(options);
+}
+
+INSTANTIATE_TEST_SUITE_P(, GradientsByProjections, ::testing::Range(1, 16), [](const auto& test) {
+  std::string name;
+  for (const auto& projection : lora::projection_names(projections_of(test.param))) name += projection;
+  return name;
+});
+
+class GradientsByRank : public ::testing::TestWithParam<std::int64_t> {};
+
+TEST_P(GradientsByRank, EqualTheOracles) { expect_the_oracles_gradients(with_rank(GetParam())); }
+
+INSTANTIATE_TEST_SUITE_P(, GradientsByRank, ::testing::Values(1, 2, 3, 8, 32, 128),
+                         ::testing::PrintToStringParamName());
+
+TEST(TrainingStep, TwentyUpdatesFollowTheOracles) {
+  const Setting setting;
+  const auto images = at::stack([&] {
+    std::vector<at::Tensor> batches;
+    for (int i = 0; i < 20; ++i) batches.push_back(random_images(tiny_architecture(), 4));
+    return batches;
+  }());
+  const auto labels = at::randint(0, static_cast<std::int64_t>(kEnds.size()), {20, 4}, at::kLong);
+  auto options = without_dropout();
+  options.projections.o = true;
+  const lora::Adapter adapter(setting.clip, options);
+  const auto expected =
+      oracle_trajectory(oracle_of(setting.clip, adapter), images, as_tensor(setting.rows), labels, {});
+
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 20);
+  for (std::int64_t t = 0; t < 20; ++t) {
+    const auto index = static_cast<std::size_t>(t);
+    EXPECT_EQ(step.iteration(), t);
+    EXPECT_NEAR(step.learning_rate(), expected.learning_rates[index], 1e-15);
+    const double loss = step.run(images[t], labels[t]).item<double>();
+    EXPECT_NEAR(loss, expected.losses[index], 1e-4 * expected.losses[index]) << "iteration " << t;
+  }
+  // Adam divides by the gradient's own size: entries with hardly any gradient move by rounding's whim.
+  for (const auto& [name, tensor] : expected.lora)
+    EXPECT_TRUE(close(adapter.state_dict().at(name), tensor, 1e-3)) << name;
+}
+
+TEST(TrainingStep, OnlyAAndBGetGradientsAndOnlyTheyMove) {
+  const Setting setting;
+  const auto before = snapshot(model::state_dict(setting.clip));
+  const lora::Adapter adapter(setting.clip, {});
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 3);
+  for (int i = 0; i < 3; ++i) step.run(setting.images, setting.labels);
+  for (const auto& [name, tensor] : model::state_dict(setting.clip)) {
+    EXPECT_FALSE(tensor.grad().defined()) << name;
+    EXPECT_FALSE(tensor.requires_grad()) << name;
+    EXPECT_TRUE(identical(tensor, before.at(name))) << name;
+  }
+  for (const auto& [name, tensor] : adapter.state_dict()) {
+    EXPECT_TRUE(tensor.grad().defined()) << name;
+    if (name.ends_with("_B")) {
+      EXPECT_GT(tensor.abs().max().item<double>(), 0.0) << name;
+    }
+  }
+}
+
+TEST(TrainingStep, GradientsDoNotAddUpOverIterations) {
+  const Setting setting;
+  const lora::Adapter adapter(setting.clip, without_dropout());
+  randomise(adapter);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 1);
+  step.compute_gradients(setting.images, setting.labels);
+  io::StateDict first;
+  for (const auto& [name, tensor] : adapter.state_dict()) first[name] = tensor.grad().clone();
+  step.compute_gradients(setting.images, setting.labels);
+  for (const auto& [name, tensor] : adapter.state_dict())
+    EXPECT_TRUE(close(tensor.grad(), first.at(name), 1e-5)) << name;
+}
+
+TEST(TrainingStep, LearnsABatchByHeart) {
+  const Setting setting;
+  engine::OptimiserOptions options;
+  options.learning_rate = 1e-2;
+  engine::TrainingStep step(setting.clip, lora::Adapter(setting.clip, without_dropout()), setting.prompts(),
+                            options, 40);
+  const double first = step.run(setting.images, setting.labels).item<double>();
+  double last = first;
+  for (int i = 1; i < 40; ++i) last = step.run(setting.images, setting.labels).item<double>();
+  EXPECT_LT(last, 0.5 * first);
+}
+
+TEST(TrainingStep, DrawsDropoutAnewEachTime) {
+  const Setting setting;
+  const lora::Adapter adapter(setting.clip, {});
+  randomise(adapter);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 1);
+  const double first = step.compute_gradients(setting.images, setting.labels).item<double>();
+  const double second = step.compute_gradients(setting.images, setting.labels).item<double>();
+  EXPECT_NE(first, second);
+}
+
+TEST(TrainingStep, TrainsWhileItLivesAndLeavesTheModelDetachedAndInEvaluationMode) {
+  const Setting setting;
+  const auto& clip = setting.clip;
+  const auto features = [&] {
+    const at::NoGradGuard no_grad;
+    return setting.clip.ptr()->encode_image(setting.images);
+  };
+  const auto plain = features();
+  {
+    const lora::Adapter adapter(clip, {});
+    randomise(adapter);
+    const engine::TrainingStep step(clip, adapter, setting.prompts(), {}, 1);
+    EXPECT_TRUE(clip->is_training());
+    EXPECT_FALSE(close(features(), plain, 1e-3)) << "the adapter is attached";
+  }
+  EXPECT_FALSE(clip->is_training());
+  EXPECT_TRUE(identical(features(), plain));
+}
+
+TEST(TrainingStep, TakesABatchOfAnySize) {
+  const Setting setting;
+  engine::TrainingStep step(setting.clip, lora::Adapter(setting.clip, {}), setting.prompts(), {}, 3);
+  for (const std::int64_t size : {4, 1, 3}) {
+    const auto loss = step.run(setting.images.slice(0, 0, size), setting.labels.slice(0, 0, size));
+    EXPECT_EQ(loss.dim(), 0);
+    EXPECT_EQ(loss.scalar_type(), at::kFloat);
+    EXPECT_FALSE(loss.requires_grad());
+  }
+  EXPECT_EQ(step.iteration(), 3);
+}
+
+TEST(ClassificationLogits, AreAHundredTimesTheProducts) {
+  const auto f = at::randn({3, 8}), t = at::randn({5, 8});
+  EXPECT_TRUE(close(engine::classification_logits(f, t), 100.0 * f.matmul(t.t()), 1e-6));
+}
+
+}  // namespace
+}  // namespace clip_lora::testing
