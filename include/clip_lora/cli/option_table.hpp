@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace clip_lora::cli {
+
+/// The options of one command: each is a flag, a JSON key of the same name, and a field that holds its default.
+/// Order: defaults < configuration file < flags.
+class OptionTable {
+ public:
+  /// `command` heads the help text, e.g. "clip_lora demo"; `description` follows it.
+  OptionTable(const std::string& command, const std::string& description);
+  ~OptionTable();
+
+  /// Options added from now on stand under this heading of the help text.
+  void group(const std::string& heading) { group_ = heading; }
+
+  void add(const std::string& name, std::string& field, const std::string& help);
+  void add(const std::string& name, std::int64_t& field, const std::string& help);
+  void add(const std::string& name, double& field, const std::string& help);
+  void add(const std::string& name, bool& field, const std::string& help);
+  /// A field that is written as one or more words: `read` takes the words, `write` gives them back. `read` may throw
+  /// ConfigError. A `list` takes several words on the command line and an array in JSON.
+  void add(const std::string& name, const std::function<void(const std::vector<std::string>&)>& read,
+           const std::function<std::vector<std::string>()>& write, bool list, const std::string& help);
+
+  /// Reads the command line. False if help was asked for and has been printed. `--config FILE` is read before the flags
+  /// take effect. Throws ConfigError for unknown flags and keys (the nearest is offered) and for values of a wrong type.
+  bool parse(const std::vector<std::string>& arguments);
+
+  /// True if `--print_config` was given.
+  bool print_config() const { return print_config_; }
+
+  /// Every option by its name, as the fields stand now.
+  nlohmann::ordered_json to_json() const;
+
+ private:
+  struct Entry {
+    std::string name;
+    CLI::Option* flag;
+    std::function<void(const nlohmann::json&)> from_json;  // throws ConfigError
+    std::function<nlohmann::json()> to_json;
+  };
+
+  template <typename T>
+  void add_field(const std::string& name, T& field, const std::string& help, const char* type_name,
+                 bool (*fits)(const nlohmann::json&));
+  void read_config(const std::filesystem::path& path);
+  void refuse_leftovers() const;
+  std::vector<std::string> names() const;
+
+  std::unique_ptr<CLI::App> app_;
+  std::string group_ = "Options";
+  std::vector<Entry> entries_;
+  std::string config_path_;
+  bool print_config_ = false;
+};
+
+}  // namespace clip_lora::cli

@@ -1,0 +1,156 @@
+#include "clip_lora/cli/option_table.hpp"
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "clip_lora/core/errors.hpp"
+
+namespace clip_lora::cli {
+namespace {
+
+using nlohmann::json;
+
+bool is_string(const json& value) { return value.is_string(); }
+/// One that fits: a larger unsigned number would turn negative on the way.
+bool is_integer(const json& value) {
+  if (!value.is_number_unsigned()) return value.is_number_integer();
+  return value.get<std::uint64_t>() <= std::uint64_t{std::numeric_limits<std::int64_t>::max()};
+}
+bool is_number(const json& value) { return value.is_number(); }
+bool is_boolean(const json& value) { return value.is_boolean(); }
+
+[[noreturn]] void throw_wrong_type(const std::string& name, const std::string& expected, const json& got) {
+  throw ConfigError("key '" + name + "': expected " + expected + ", got " + got.dump());
+}
+
+}  // namespace
+
+OptionTable::OptionTable(const std::string& command, const std::string& description)
+    : app_(std::make_unique<CLI::App>(description, command)) {
+  app_->allow_extras();
+  app_->set_help_flag("-h,--help", "print this help and exit");
+  app_->add_option("--config", config_path_, "JSON file with any of these options as keys; flags win over it")
+      ->type_name("FILE");
+  app_->add_flag("--print_config", print_config_, "print every option as it stands, as JSON, and exit");
+}
+
+OptionTable::~OptionTable() = default;
+
+template <typename T>
+void OptionTable::add_field(const std::string& name, T& field, const std::string& help, const char* type_name,
+                            bool (*fits)(const json&)) {
+  CLI::Option* flag = app_->add_option("--" + name, field, help)->capture_default_str()->type_name(type_name);
+  const auto from_json = [&field, name, type_name, fits](const json& value) {
+    if (!fits(value)) throw_wrong_type(name, std::string("a value of type ") + type_name, value);
+    field = value.get<T>();
+  };
+  entries_.push_back({name, flag->group(group_), from_json, [&field] { return json(field); }});
+}
+
+void OptionTable::add(const std::string& name, std::string& field, const std::string& help) {
+  add_field(name, field, help, "TEXT", is_string);
+}
+
+void OptionTable::add(const std::string& name, std::int64_t& field, const std::string& help) {
+  add_field(name, field, help, "INTEGER", is_integer);
+}
+
+void OptionTable::add(const std::string& name, double& field, const std::string& help) {
+  add_field(name, field, help, "NUMBER", is_number);
+}
+
+void OptionTable::add(const std::string& name, bool& field, const std::string& help) {
+  CLI::Option* flag = app_->add_flag("--" + name, field, help)->group(group_);
+  const auto from_json = [&field, name](const json& value) {
+    if (!is_boolean(value)) throw_wrong_type(name, "true or false", value);
+    field = value.get<bool>();
+  };
+  entries_.push_back({name, flag, from_json, [&field] { return json(field); }});
+}
+
+void OptionTable::add(const std::string& name, const std::function<void(const std::vector<std::string>&)>& read,
+                      const std::function<std::vector<std::string>()>& write, bool list, const std::string& help) {
+  CLI::Option* flag = app_->add_option("--" + name, [read](const std::vector<std::string>& words) {
+    read(words);
+    return true;
+  }, help);
+  flag->group(group_)->type_name("TEXT");
+  if (list) flag->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();  // up to the next flag
+  flag->default_str(CLI::detail::join(write(), " "));
+  const auto from_json = [read, name, list](const json& value) {
+    if (!list && value.is_string()) return read({value.get<std::string>()});
+    if (!list || !value.is_array() || !std::all_of(value.begin(), value.end(), is_string)) {
+      throw_wrong_type(name, list ? "an array of strings" : "a string", value);
+    }
+    read(value.get<std::vector<std::string>>());
+  };
+  entries_.push_back({name, flag, from_json, [write, list] { return list ? json(write()) : json(write().front()); }});
+}
+
+bool OptionTable::parse(const std::vector<std::string>& arguments) {
+  try {
+    app_->parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them from the back
+  } catch (const CLI::CallForHelp& help) {
+    app_->exit(help);
+    return false;
+  } catch (const CLI::ParseError& error) {
+    throw ConfigError(error.what() + std::string(" (hint: ") + app_->get_name() + " --help)");
+  }
+  refuse_leftovers();
+  if (!config_path_.empty()) read_config(config_path_);
+  return true;
+}
+
+void OptionTable::refuse_leftovers() const {
+  const std::vector<std::string> leftovers = app_->remaining();
+  if (leftovers.empty()) return;
+  const auto flag = std::find_if(leftovers.begin(), leftovers.end(), [](const auto& word) { return word.starts_with('-'); });
+  if (flag == leftovers.end()) throw ConfigError("unexpected argument '" + leftovers.front() + "'");
+  std::vector<std::string> known = names();
+  known.insert(known.end(), {"config", "print_config", "help"});
+  for (auto& name : known) name.insert(0, "--");
+  const std::string given = flag->substr(0, flag->find('='));
+  throw ConfigError("unknown flag '" + given + "'" + did_you_mean(given, known));
+}
+
+void OptionTable::read_config(const std::filesystem::path& path) {
+  const std::string source = "configuration file '" + path.string() + "': ";
+  std::ifstream file(path);
+  if (!std::filesystem::is_regular_file(path) || !file) throw ConfigError(source + "it is missing or cannot be read");
+  json config;
+  try {
+    config = json::parse(file);
+  } catch (const json::exception& error) {
+    throw ConfigError(source + error.what());
+  }
+  if (!config.is_object()) throw ConfigError(source + "expected a JSON object, got " + config.type_name());
+  for (const auto& [key, value] : config.items()) {
+    const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == key; });
+    if (entry == entries_.end()) throw ConfigError(source + "unknown key '" + key + "'" + did_you_mean(key, names()));
+    if (entry->flag->count() > 0) continue;  // the command line wins
+    try {
+      entry->from_json(value);
+    } catch (const ConfigError& error) {
+      throw ConfigError(source + error.what());
+    }
+  }
+}
+
+nlohmann::ordered_json OptionTable::to_json() const {
+  nlohmann::ordered_json values;
+  for (const auto& entry : entries_) values[entry.name] = entry.to_json();
+  return values;
+}
+
+std::vector<std::string> OptionTable::names() const {
+  std::vector<std::string> names;
+  for (const auto& entry : entries_) names.push_back(entry.name);
+  return names;
+}
+
+}  // namespace clip_lora::cli

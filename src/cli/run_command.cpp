@@ -1,0 +1,24 @@
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "clip_lora/cli/commands.hpp"
+#include "clip_lora/cli/option_table.hpp"
+#include "clip_lora/cli/run.hpp"
+
+namespace clip_lora::cli {
+
+int run_command(const std::vector<std::string>& arguments) {
+  RunOptions options;
+  OptionTable table("clip_lora", "Adapts CLIP to a classification task from a few labelled images per class (CLIP-LoRA).\n"
+                                 "Other commands: clip_lora demo");
+  bind(table, options);
+  if (!table.parse(arguments)) return 0;
+  if (table.print_config()) {
+    std::cout << table.to_json().dump(2) << "\n";
+    return 0;
+  }
+  run(options);
+  return 0;
+}
+
+}  // namespace clip_lora::cli

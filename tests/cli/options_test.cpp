@@ -1,0 +1,290 @@
+#include <gmock/gmock.h>
+
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "clip_lora/cli/option_table.hpp"
+#include "clip_lora/cli/run_options.hpp"
+#include "clip_lora/core/errors.hpp"
+#include "support/files.hpp"
+#include "support/temporary_folder.hpp"
+#include "support/throws.hpp"
+
+namespace clip_lora::testing {
+namespace {
+
+using cli::OptionTable;
+using cli::RunOptions;
+using nlohmann::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+/// Options as a command line makes them.
+RunOptions parsed(const std::vector<std::string>& arguments) {
+  RunOptions options;
+  OptionTable table("clip_lora", "");
+  cli::bind(table, options);
+  EXPECT_TRUE(table.parse(arguments));
+  return options;
+}
+
+json as_json(RunOptions options) {
+  OptionTable table("clip_lora", "");
+  cli::bind(table, options);
+  return json(table.to_json());
+}
+
+std::string parse_error(const std::vector<std::string>& arguments) {
+  return message_of<ConfigError>([&] { parsed(arguments); });
+}
+
+/// A configuration file for the time of a test.
+class ConfigFile {
+ public:
+  explicit ConfigFile(const std::string& text) { write_bytes(path(), text); }
+  explicit ConfigFile(const json& config) : ConfigFile(config.dump()) {}
+  std::string path() const { return (folder_ / "config.json").string(); }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+std::string config_error(const std::string& text) {
+  return parse_error({"--config", ConfigFile(text).path()});
+}
+
+/// No option's default.
+const json kOtherValues = {{"dataset", "eurosat"},
+                           {"root_path", "elsewhere"},
+                           {"shots", 3},
+                           {"seed", -7},
+                           {"backbone", "ViT-L/14"},
+                           {"checkpoint", "b.safetensors"},
+                           {"encoder", "vision"},
+                           {"position", "half-up"},
+                           {"params", {"q", "o"}},
+                           {"r", 8},
+                           {"alpha", 0.5},
+                           {"dropout_rate", 0.125},
+                           {"lr", 0.25},
+                           {"n_iters", 11},
+                           {"batch_size", 5},
+                           {"save_path", "out"},
+                           {"filename", "adapter"},
+                           {"eval_only", true},
+                           {"device", "cuda:1"},
+                           {"precision", "bf16"},
+                           {"verbose", true},
+                           {"quiet", true}};
+
+/// The flag and its words on a command line.
+std::vector<std::string> as_arguments(const std::string& key, const json& value) {
+  std::vector<std::string> words = {"--" + key};
+  if (value.is_array()) {
+    for (const auto& word : value) words.push_back(word);
+  } else if (!value.is_boolean()) {
+    words.push_back(value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return words;
+}
+
+std::vector<std::string> all_other_values_as_arguments() {
+  std::vector<std::string> arguments;
+  for (const auto& [key, value] : kOtherValues.items()) {
+    const auto words = as_arguments(key, value);
+    arguments.insert(arguments.end(), words.begin(), words.end());
+  }
+  return arguments;
+}
+
+void expect_in_fields(const RunOptions& options) {
+  EXPECT_EQ(options.data.dataset, "eurosat");
+  EXPECT_EQ(options.data.root_path, "elsewhere");
+  EXPECT_EQ(options.data.shots, 3);
+  EXPECT_EQ(options.data.seed, -7);
+  EXPECT_EQ(options.model.backbone, "ViT-L/14");
+  EXPECT_EQ(options.model.checkpoint, "b.safetensors");
+  EXPECT_EQ(options.lora.encoder, lora::Encoder::kVision);
+  EXPECT_EQ(options.lora.position, lora::Position::kHalfUp);
+  EXPECT_EQ(options.lora.projections, (lora::Projections{.q = true, .k = false, .v = false, .o = true}));
+  EXPECT_EQ(options.lora.rank, 8);
+  EXPECT_EQ(options.lora.alpha, 0.5);
+  EXPECT_EQ(options.lora.dropout, 0.125);
+  EXPECT_EQ(options.training.optimiser.learning_rate, 0.25);
+  EXPECT_EQ(options.training.iterations_per_shot, 11);
+  EXPECT_EQ(options.training.batch_size, 5);
+  EXPECT_EQ(options.output.save_path, "out");
+  EXPECT_EQ(options.output.filename, "adapter");
+  EXPECT_TRUE(options.output.eval_only);
+  EXPECT_EQ(options.compute.device, "cuda:1");
+  EXPECT_EQ(options.compute.precision, "bf16");
+  EXPECT_TRUE(options.compute.verbose);
+  EXPECT_TRUE(options.compute.quiet);
+}
+
+TEST(RunOptions, EveryFlagReachesItsField) { expect_in_fields(parsed(all_other_values_as_arguments())); }
+
+TEST(RunOptions, EveryJsonKeyReachesItsField) {
+  expect_in_fields(parsed({"--config", ConfigFile(kOtherValues).path()}));
+}
+
+TEST(RunOptions, EveryFlagAndEveryKeyChangesItsOwnValueAlone) {
+  const json defaults = as_json({});
+  ASSERT_EQ(defaults.size(), kOtherValues.size()) << "an option is missing in this test";
+  for (const auto& [key, value] : kOtherValues.items()) {
+    json expected = defaults;
+    ASSERT_NE(expected.at(key), value);
+    expected[key] = value;
+    EXPECT_EQ(as_json(parsed(as_arguments(key, value))), expected) << key;
+    EXPECT_EQ(as_json(parsed({"--config", ConfigFile(json{{key, value}}).path()})), expected) << key;
+  }
+}
+
+TEST(RunOptions, FlagsWinOverTheConfigurationFileWhereverTheyStand) {
+  const ConfigFile config(json{{"shots", 8}, {"params", {"o"}}, {"r", 16}});
+  for (const auto& arguments :
+       {std::vector<std::string>{"--config", config.path(), "--shots", "2", "--params", "q", "k"},
+        std::vector<std::string>{"--params", "q", "k", "--shots", "2", "--config", config.path()}}) {
+    const RunOptions options = parsed(arguments);
+    EXPECT_EQ(options.data.shots, 2);
+    EXPECT_THAT(lora::projection_names(options.lora.projections), ElementsAre("q", "k"));
+    EXPECT_EQ(options.lora.rank, 16);
+  }
+}
+
+TEST(RunOptions, AFlagSetToItsDefaultStillWinsOverTheConfigurationFile) {
+  EXPECT_EQ(parsed({"--config", ConfigFile(json{{"shots", 8}}).path(), "--shots", "16"}).data.shots, 16);
+}
+
+TEST(RunOptions, UnknownFlagsAndWordsAreRefused) {
+  EXPECT_EQ(parse_error({"--bach_size", "4"}),
+            "unknown flag '--bach_size' (hint: did you mean '--batch_size'?)");
+  EXPECT_EQ(parse_error({"--bach_size=4"}),
+            "unknown flag '--bach_size' (hint: did you mean '--batch_size'?)");
+  EXPECT_EQ(parse_error({"--zzzzzzzzzz"}), "unknown flag '--zzzzzzzzzz'");
+  EXPECT_THAT(parse_error({"--shots", "4", "5"}), HasSubstr("'5'"));
+}
+
+TEST(RunOptions, ValuesOfAnotherTypeOnTheCommandLineAreRefused) {
+  EXPECT_THAT(parse_error({"--shots", "four"}), HasSubstr("--shots"));
+  EXPECT_THAT(parse_error({"--shots", "1.5"}), HasSubstr("--shots"));
+  EXPECT_THAT(parse_error({"--shots"}), HasSubstr("--shots"));
+  EXPECT_THAT(parse_error({"--lr", "fast"}), HasSubstr("--lr"));
+  EXPECT_THAT(parse_error({"--encoder", "txt"}), HasSubstr("did you mean 'text'"));
+  EXPECT_THAT(parse_error({"--position", "midd"}), HasSubstr("did you mean 'mid'"));
+  EXPECT_THAT(parse_error({"--params", "qkv"}), HasSubstr("separate them by spaces"));
+}
+
+TEST(RunOptions, UnknownJsonKeysAreRefusedWithTheFileAndTheNearestName) {
+  const ConfigFile config(json{{"shot", 4}});
+  EXPECT_EQ(parse_error({"--config", config.path()}),
+            "configuration file '" + config.path() + "': unknown key 'shot' (hint: did you mean 'shots'?)");
+}
+
+TEST(RunOptions, JsonValuesOfAnotherTypeAreRefusedByKey) {
+  for (const char* text :
+       {R"({"shots": "4"})", R"({"shots": 4.5})", R"({"shots": true})", R"({"shots": null})",
+        R"({"shots": 18446744073709551615})", R"({"shots": 1e30})"}) {
+    EXPECT_THAT(config_error(text), HasSubstr("key 'shots': expected a value of type INTEGER, got")) << text;
+  }
+  EXPECT_THAT(config_error(R"({"lr": "1e-3"})"), HasSubstr("key 'lr': expected a value of type NUMBER"));
+  EXPECT_THAT(config_error(R"({"dataset": 3})"), HasSubstr("key 'dataset': expected a value of type TEXT"));
+  EXPECT_THAT(config_error(R"({"eval_only": 1})"), HasSubstr("key 'eval_only': expected true or false"));
+  EXPECT_THAT(config_error(R"({"params": "q"})"), HasSubstr("key 'params': expected an array of strings"));
+  EXPECT_THAT(config_error(R"({"params": [1]})"), HasSubstr("key 'params': expected an array of strings"));
+  EXPECT_THAT(config_error(R"({"encoder": ["both"]})"), HasSubstr("key 'encoder': expected a string"));
+  EXPECT_THAT(config_error(R"({"encoder": "bth"})"), HasSubstr("did you mean 'both'"));
+}
+
+TEST(RunOptions, AConfigurationFileThatIsNoJsonObjectIsRefused) {
+  EXPECT_THAT(config_error("[1]"), HasSubstr("expected a JSON object, got array"));
+  EXPECT_THAT(config_error("{\"shots\": "), HasSubstr("parse error"));
+  EXPECT_THAT(config_error(""), HasSubstr("parse error"));
+  EXPECT_THAT(parse_error({"--config", "missing.json"}), HasSubstr("configuration file 'missing.json'"));
+  EXPECT_THAT(parse_error({"--config", "/"}), HasSubstr("configuration file '/'"));
+}
+
+TEST(RunOptions, IntegersInJsonAreNumbersToo) {
+  EXPECT_EQ(parsed({"--config", ConfigFile(json{{"alpha", 2}}).path()}).lora.alpha, 2.0);
+}
+
+RunOptions valid_options() {
+  RunOptions options;
+  options.data.dataset = "eurosat";
+  options.model.checkpoint = "some.safetensors";
+  return options;
+}
+
+/// The complaint about options that `spoil` made invalid.
+std::string complaint(const std::function<void(RunOptions&)>& spoil) {
+  RunOptions options = valid_options();
+  spoil(options);
+  return message_of<ConfigError>([&] { options.validate(); });
+}
+
+TEST(RunOptions, ValidationNamesTheFlagTheValueAndWhatIsAllowed) {
+  EXPECT_NO_THROW(valid_options().validate());
+  EXPECT_EQ(complaint([](RunOptions& o) { o.data.shots = 0; }), "--shots 0: expected at least 1");
+  EXPECT_EQ(complaint([](RunOptions& o) { o.training.batch_size = 0; }),
+            "--batch_size 0: expected at least 1");
+  EXPECT_EQ(complaint([](RunOptions& o) { o.training.iterations_per_shot = 0; }),
+            "--n_iters 0: expected at least 1");
+  EXPECT_EQ(complaint([](RunOptions& o) { o.training.optimiser.learning_rate = 0; }),
+            "--lr 0: expected a number above 0");
+  EXPECT_EQ(complaint([](RunOptions& o) { o.lora.rank = 0; }), "--r 0: expected at least 1");
+  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.alpha = 0; }), HasSubstr("--alpha 0"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.dropout = 1; }), HasSubstr("--dropout_rate 1"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.projections = lora::parse_projections({}); }),
+              HasSubstr("--params"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.data.dataset = ""; }), HasSubstr("--dataset is missing"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.model.checkpoint = ""; }),
+              HasSubstr("--checkpoint is missing"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.output.eval_only = true; }),
+              HasSubstr("--eval_only needs --save_path"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.output.filename = "a/b"; }), HasSubstr("--filename 'a/b'"));
+  EXPECT_EQ(complaint([](RunOptions& o) { o.compute.verbose = o.compute.quiet = true; }),
+            "--verbose and --quiet exclude each other");
+}
+
+TEST(RunOptions, ValidationRefusesWhatIsNoFiniteNumberOrTooMany) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(complaint([](RunOptions& o) { o.training.optimiser.learning_rate = kNan; }), HasSubstr("--lr"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.alpha = kNan; }), HasSubstr("--alpha"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.dropout = kNan; }), HasSubstr("--dropout_rate"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.data.shots = std::numeric_limits<std::int64_t>::max(); }),
+              HasSubstr("--shots"));
+}
+
+TEST(RunOptions, ResultsAreFiledByBackboneDatasetShotsAndSeed) {
+  RunOptions options = valid_options();
+  options.output.save_path = "out";
+  options.data.shots = 4;
+  EXPECT_EQ(options.result_folder(), "out/vitb16/eurosat/4shots/seed1");
+  options.model.backbone = "ViT-L/14@336px";
+  EXPECT_EQ(options.result_folder(), "out/vitl14@336px/eurosat/4shots/seed1");
+}
+
+TEST(Readme, NamesEveryFlag) {
+  const std::string readme = read_bytes(CLIP_LORA_SOURCE_DIR "/README.md");
+  for (const auto& [key, value] : kOtherValues.items()) EXPECT_THAT(readme, HasSubstr("| `--" + key + "` |"));
+}
+
+TEST(Configs, EveryShippedFileLoadsAndIsValid) {
+  int files = 0;
+  for (const auto& file : std::filesystem::directory_iterator(CLIP_LORA_SOURCE_DIR "/configs")) {
+    RunOptions options = parsed({"--config", file.path().string()});
+    if (options.data.dataset.empty()) options.data.dataset = "eurosat";
+    if (options.model.checkpoint.empty()) options.model.checkpoint = "some.safetensors";
+    EXPECT_NO_THROW(options.validate()) << file.path();
+    ++files;
+  }
+  EXPECT_GE(files, 1);
+}
+
+TEST(Configs, ThePapersSettingsAreTheDefaults) {
+  EXPECT_EQ(as_json(parsed({"--config", CLIP_LORA_SOURCE_DIR "/configs/paper.json"})), as_json({}));
+}
+
+}  // namespace
+}  // namespace clip_lora::testing
