@@ -1,0 +1,231 @@
+#!/usr/bin/env bash
+# Fetches everything that clip_lora is built from. A second run finds it all there and takes seconds.
+set -euo pipefail
+
+# ---- Versions: the only place ----
+torch_version=2.11.0
+open_clip_version=3.3.0 # its wheel holds the BPE merges, ImageNet's class names and the templates
+cuda_oldest=13.0
+cuda_wheels="cuda-toolkit[nvcc,cccl,crt,nvvm,cudart,cublas,cufft,curand,cusolver,cusparse,nvrtc,nvtx]==13.0.2"
+python_oldest=3.10 # the oldest that has a wheel of this torch
+debian_packages=(
+  ca-certificates g++ cmake ninja-build python3-venv
+  libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
+  libcli11-dev nlohmann-json3-dev libspdlog-dev libutf8proc-dev
+  libgtest-dev libgmock-dev libbenchmark-dev
+)
+
+usage() {
+  cat <<'TEXT'
+Usage: scripts/setup.sh [--no-apt] [--cpu]
+
+Installs Debian or Ubuntu packages (as root or with sudo), and fetches into the checkout's folder .deps:
+  venv    a Python environment with the torch wheel, and PyPI's CUDA toolkit where the machine has none
+  torch   a link to LibTorch in it
+  cuda    a link to the CUDA toolkit that the build takes
+  assets  the text tables that are embedded in the library
+
+  --no-apt  install no system packages; the build then finds them elsewhere, or says which are missing
+  --cpu     fetch no CUDA toolkit: for builds with -DCLIP_LORA_CUDA=OFF
+The environment variables CLIP_LORA_APT=OFF and CLIP_LORA_CUDA=OFF mean the same, also to the scripts that call this one.
+TEXT
+}
+
+say() { printf '[setup] %s\n' "$*"; }
+fail() {
+  printf '[setup] error: %s\n' "$*" >&2
+  exit 1
+}
+
+# at_least 13.1 13.0: whether the first version is not older than the second.
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+missing_debian_packages() {
+  local package
+  for package in "${debian_packages[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || echo "$package"
+  done
+}
+
+install_debian_packages() {
+  command -v apt-get >/dev/null ||
+    fail "apt-get is missing: install the like of '${debian_packages[*]}' by other means, then run with --no-apt"
+  local missing as_root=()
+  mapfile -t missing < <(missing_debian_packages)
+  if [ ${#missing[@]} -eq 0 ]; then
+    say "system packages: all there"
+    return
+  fi
+  say "system packages: installing ${missing[*]}"
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || fail "missing packages, and neither root nor sudo to install them. Let an" \
+      "administrator run 'apt-get install ${missing[*]}', or run with --no-apt if you have them elsewhere"
+    as_root=(sudo)
+    [ -t 0 ] || as_root=(sudo -n) # nobody there to type a password
+  fi
+  as_root+=(env DEBIAN_FRONTEND=noninteractive)
+  "${as_root[@]}" apt-get update -q || fail "apt-get update failed, see above"
+  "${as_root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}" ||
+    fail "apt-get could not install ${missing[*]}, see above"
+}
+
+require_build_tools() {
+  local tool
+  for tool in c++ cmake ninja; do
+    command -v "$tool" >/dev/null || fail "$tool is missing (Debian and Ubuntu: apt-get install g++ cmake ninja-build)"
+  done
+}
+
+# The first Python that is new enough and can make virtual environments.
+find_python() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    if "$python" -c "import ensurepip, sys; sys.exit(sys.version_info < (${python_oldest/./, }))" 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+  fail "Python $python_oldest or newer with its venv module is missing (Debian and Ubuntu: apt-get install python3-venv)"
+}
+
+pip_install() { venv/bin/python -m pip install --disable-pip-version-check --no-input "$@"; }
+
+# Whether every file that the environment's packages list is there and whole: an interrupted pip leaves gaps.
+environment_is_whole() {
+  venv/bin/python - <<'PYTHON'
+import importlib.metadata, os, sys
+
+for package in importlib.metadata.distributions():
+    if package.files is None:
+        sys.exit(1)
+    for file in package.files:
+        path = package.locate_file(file)
+        if not os.path.exists(path) or (file.size is not None and os.path.getsize(path) != file.size):
+            sys.exit(1)
+PYTHON
+}
+
+# setup.txt in the environment says what was installed completely.
+recorded_as_complete() { [ -f venv/setup.txt ] && grep -qxF "$1" venv/setup.txt; }
+
+make_environment() {
+  if venv/bin/python -c "" 2>/dev/null && recorded_as_complete "torch==$torch_version"; then
+    say "LibTorch $torch_version: there"
+    return
+  fi
+  local python
+  python="$(find_python)"
+  if ! venv/bin/python -m pip --version >/dev/null 2>&1 || ! environment_is_whole; then
+    say "Python environment: making it in .deps/venv"
+    rm -rf venv
+    "$python" -m venv venv || fail "$python -m venv failed (Debian and Ubuntu: apt-get install python3-venv)"
+  fi
+  say "LibTorch $torch_version: installing the torch wheel and what it needs (about 5 GB unpacked)"
+  rm -f venv/setup.txt
+  pip_install "torch==$torch_version" ||
+    fail "pip could not install torch==$torch_version, see above (network? disk space? an index in pip's configuration?)"
+  echo "torch==$torch_version" >venv/setup.txt
+}
+
+site_packages() { venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"; }
+
+link_torch() {
+  local packages
+  packages="$(site_packages)"
+  ln -sfn "${packages#"$PWD"/}/torch" torch
+  [ -e torch/lib/libtorch_cpu.so ] || fail "the torch wheel has no lib/libtorch_cpu.so in $packages/torch"
+}
+
+# The folder of the machine's first CUDA toolkit that is new enough, if there is one.
+find_machine_cuda() {
+  local nvcc version
+  for nvcc in "${CUDACXX:-}" "$(command -v nvcc)" "${CUDA_HOME:-}/bin/nvcc" /usr/local/cuda/bin/nvcc; do
+    [ -x "$nvcc" ] || continue
+    version="$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')"
+    if at_least "${version:-0}" "$cuda_oldest"; then
+      # nvcc may be a wrapper of the one in the toolkit, which knows its own folder.
+      realpath "$("$nvcc" --dryrun none.cu 2>&1 | sed -n 's/^#\$ _HERE_=//p')/.."
+      return
+    fi
+    say "CUDA toolkit: $nvcc is ${version:-of unknown version}, too old" >&2
+  done
+}
+
+set_up_cuda() {
+  local machine_cuda
+  machine_cuda="$(find_machine_cuda)"
+  if [ -n "$machine_cuda" ]; then
+    say "CUDA toolkit: the machine's in $machine_cuda"
+    ln -sfn "$machine_cuda" cuda
+    return
+  fi
+  if recorded_as_complete "$cuda_wheels"; then
+    say "CUDA toolkit: PyPI's, there"
+  else
+    say "CUDA toolkit: no nvcc >= $cuda_oldest on this machine, installing PyPI's"
+    pip_install "$cuda_wheels" || fail "pip could not install $cuda_wheels, see above"
+    echo "$cuda_wheels" >>venv/setup.txt
+  fi
+  local packages
+  packages="$(site_packages)"
+  make_toolkit_usable "$packages/nvidia/cu13"
+  ln -sfn "${packages#"$PWD"/}/nvidia/cu13" cuda
+}
+
+# The wheels hold libraries under their versioned names only, in lib; compilers look for lib<name>.so, in lib64 too.
+make_toolkit_usable() {
+  local root="$1" library
+  [ -x "$root/bin/nvcc" ] || fail "the CUDA wheels have no bin/nvcc in $root"
+  [ -e "$root/lib64" ] || ln -s lib "$root/lib64"
+  for library in "$root"/lib/lib*.so.*; do
+    [ -e "${library%%.so.*}.so" ] || ln -s "$(basename "$library")" "${library%%.so.*}.so"
+  done
+}
+
+prepare_assets() {
+  local wheel="downloads/open_clip_torch-$open_clip_version-py3-none-any.whl"
+  if [ ! -f "$wheel" ]; then
+    say "text tables: fetching the wheel of open-clip-torch $open_clip_version"
+    venv/bin/python -m pip download --disable-pip-version-check --no-input --no-deps --only-binary :all: \
+      --dest downloads "open-clip-torch==$open_clip_version" ||
+      fail "pip could not fetch open-clip-torch==$open_clip_version, see above"
+  fi
+  venv/bin/python ../scripts/prepare_assets.py --wheel "$wheel" --out assets
+  say "text tables: there"
+}
+
+use_apt="${CLIP_LORA_APT:-ON}"
+use_cuda="${CLIP_LORA_CUDA:-ON}"
+for argument in "$@"; do
+  case "$argument" in
+    --no-apt) use_apt=OFF ;;
+    --cpu) use_cuda=OFF ;;
+    --help | -h)
+      usage
+      exit 0
+      ;;
+    *)
+      usage >&2
+      fail "unknown argument '$argument'"
+      ;;
+  esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+mkdir -p .deps
+cd .deps
+if [ "$use_apt" = OFF ]; then
+  say "system packages: not touched"
+else
+  install_debian_packages
+fi
+require_build_tools
+make_environment
+link_torch
+if [ "$use_cuda" = OFF ]; then
+  say "CUDA toolkit: not wanted"
+else
+  set_up_cuda
+fi
+prepare_assets
+say "done"
