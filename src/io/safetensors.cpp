@@ -12,7 +12,6 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -184,14 +183,15 @@ class Reader {
   /// Fills entry.shape and returns the tensor's size in bytes.
   std::uint64_t read_shape(const std::string& tensor, const json& shape, Entry& entry) const {
     std::uint64_t bytes = c10::elementSize(entry.dtype);
+    std::uint64_t extent = bytes;  // of the axes that are not empty, which LibTorch's strides must hold
     bool valid = shape.is_array();
     for (std::size_t axis = 0; valid && axis < shape.size(); ++axis) {
       valid = shape[axis].is_number_unsigned();
       const std::uint64_t length = valid ? shape[axis].get<std::uint64_t>() : 0;
-      valid = valid && length <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) &&
-              (length == 0 || bytes <= file_->size() / length);
+      valid = valid && (length == 0 || extent <= file_->size() / length);
       if (valid) {
         entry.shape.push_back(static_cast<std::int64_t>(length));
+        if (length > 0) extent *= length;
         bytes *= length;
       }
     }

@@ -68,6 +68,11 @@ class ShapeReader {
     if (width % kHeadWidth != 0) {
       fail("the width " + std::to_string(width) + " of '" + prefix + "' is no multiple of the head width 64");
     }
+    const std::string in_proj = prefix + "resblocks.0.attn.in_proj_weight";
+    if (shape(in_proj, 2)[1] != width) {
+      fail("tensor '" + in_proj + "' has " + std::to_string(shape(in_proj, 2)[1]) + " columns, expected the tower's width " +
+           std::to_string(width));
+    }
     return {width, layers(prefix), width / kHeadWidth};
   }
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@ struct ComputeCase {
   std::string name;
   at::Device device;
   at::ScalarType dtype;
+
+  friend std::ostream& operator<<(std::ostream& stream, const ComputeCase& self) { return stream << self.name; }
 };
 
 /// The cases of this test program: one source file for the CPU, one for CUDA.

@@ -50,7 +50,7 @@ TEST(ShapeDistance, EveryShapeLiesInTheSquareAndCoversATenthOfIt) {
         const Point point{static_cast<double>(x) / kGrid, static_cast<double>(y) / kGrid};
         if (shape_distance(label, point) >= 0.0) continue;
         ++inside;
-        ASSERT_LE(std::max(std::abs(point.x), std::abs(point.y)), 1.01) << shape_class_names()[label];
+        ASSERT_LE(std::max(std::abs(point.x), std::abs(point.y)), 1.02) << shape_class_names()[label];
       }
     }
     EXPECT_GT(inside, 4 * kGrid * kGrid / 10) << shape_class_names()[label];

@@ -9,16 +9,25 @@
 namespace clip_lora::testing {
 namespace {
 
-// float32 forward and backward through four blocks; a correct implementation reaches a few 1e-6.
-constexpr double kTolerance = 5e-5;
+// float32 through four blocks and back. The softmax of 100 · cosine magnifies the features' rounding, the
+// more the nearer it is to certainty: a correct implementation reaches 7e-5, a missing term is a thousand
+// times that.
+constexpr double kTolerance = 2e-4;
 
 const std::vector<std::int64_t> kEnds = {9, 3, 12, 1, 7, 9};
 
+/// A context that just holds the prompts: the oracle computes all of it.
+model::ClipArchitecture short_architecture() {
+  auto architecture = tiny_architecture();
+  architecture.context_length = 16;
+  return architecture;
+}
+
 /// A model, prompts and a batch, drawn anew for each test.
 struct Setting {
-  model::Clip clip = random_clip();
-  std::vector<std::vector<std::int64_t>> rows = random_prompt_rows(tiny_architecture(), kEnds);
-  at::Tensor images = random_images(tiny_architecture(), 4);
+  model::Clip clip = random_clip(short_architecture());
+  std::vector<std::vector<std::int64_t>> rows = random_prompt_rows(short_architecture(), kEnds);
+  at::Tensor images = random_images(short_architecture(), 4);
   at::Tensor labels = at::randint(0, static_cast<std::int64_t>(kEnds.size()), {4}, at::kLong);
 
   model::Prompts prompts() const { return model::make_prompts(rows); }

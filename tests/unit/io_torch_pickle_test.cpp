@@ -66,7 +66,7 @@ TEST_F(TorchPickle, TruncatedAnywhereIsRefused) {
 TEST_F(TorchPickle, AFlippedByteIsRefusedOrHarmless) {
   write();
   const auto whole = read_bytes(path_);
-  for (std::size_t at = 0; at < whole.size(); ++at) {
+  for (std::size_t at = 0; at < whole.size(); at += 1 + whole.size() / 512) {
     auto bytes = whole;
     bytes[at] = static_cast<char>(bytes[at] ^ 0xff);
     write_bytes(path_, bytes);
