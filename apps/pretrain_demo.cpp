@@ -39,7 +39,7 @@ constexpr double kLargestLogitScale = 100.0;
 
 struct Settings {
   std::string out = "apps/demo_clip.safetensors";
-  std::int64_t steps = 3000;
+  std::int64_t steps = 2500;
   int batch_size = 64;
   int pictures = 8000;
   std::int64_t seed = 1;
@@ -221,7 +221,7 @@ int main(int argc, char** argv) {
   Settings settings;
   CLI::App app(
       "Pre-trains the tiny CLIP of `clip_lora demo` on painted shapes and their captions.\n"
-      "apps/demo_clip.safetensors was made with the defaults (about ten minutes on two cores).");
+      "apps/demo_clip.safetensors was made with the defaults (a few minutes on two cores).");
   app.add_option("--out", settings.out, "safetensors file to write")->capture_default_str();
   app.add_option("--steps", settings.steps, "training steps")->capture_default_str();
   app.add_option("--batch_size", settings.batch_size, "pictures per step")->capture_default_str();

@@ -143,8 +143,6 @@ TEST_F(AdapterFile, TruncatedAnywhereIsRefused) {
     write_bytes(path_, whole.substr(0, whole.size() * part / 64));
     complaint();
   }
-  write_bytes(path_, whole.substr(0, whole.size() - 1));
-  complaint();
 }
 
 TEST_F(AdapterFile, SomethingElseIsRefused) {
@@ -152,24 +150,6 @@ TEST_F(AdapterFile, SomethingElseIsRefused) {
   for (const std::string bytes : {"", "not a zip", "PK\3\4", "\x80\2}q\1."}) {
     write_bytes(path_, bytes);
     complaint();
-  }
-}
-
-TEST_F(AdapterFile, AFlippedByteIsRefusedOrHarmless) {
-  lora::LoraOptions small;
-  small.rank = 1;
-  small.position = lora::Position::kMiddle;
-  save(small);
-  const auto whole = read_bytes(path_);
-  lora::Adapter adapter(clip_, small);
-  for (std::size_t at = 0; at < whole.size(); at += 1 + whole.size() / 512) {
-    auto bytes = whole;
-    bytes[at] = static_cast<char>(bytes[at] ^ 0xff);
-    write_bytes(path_, bytes);
-    try {
-      lora::load_adapter(path_, adapter);
-    } catch (const CheckpointError&) {  // any other exception fails the test
-    }
   }
 }
 
