@@ -48,7 +48,7 @@ RunOptions run_options(const DemoOptions& demo) {
   options.model.checkpoint = (out / "demo_clip.safetensors").string();
   options.lora.rank = 8;
   options.lora.projections.o = true;
-  options.training.iterations_per_shot = 250;
+  options.training.iterations_per_shot = 170;
   options.training.optimiser.learning_rate = 4e-3;
   options.output.save_path = (out / "results").string();
   options.compute.device = demo.device;
