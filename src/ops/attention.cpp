@@ -41,10 +41,13 @@ at::Tensor merged_weight(const at::Tensor& weight, const LowRank& lora) {
 
 at::Tensor attention(const at::Tensor& x, const AttentionWeights& weights, const AttentionLora& lora,
                      const DropoutMasks& masks, std::int64_t heads, bool causal) {
-  const auto qkv = at::linear(x, weights.in_proj_weight, weights.in_proj_bias).chunk(3, -1);  // 3 × [B, L, D]
-  const at::Tensor q = split_heads(updated(qkv[0], x, lora.q, masks.q), heads);
-  const at::Tensor k = split_heads(updated(qkv[1], x, lora.k, masks.k), heads);
-  const at::Tensor v = split_heads(updated(qkv[2], x, lora.v, masks.v), heads);
+  // Three products, as the release computes them: one of 3D columns sums in an order of its own, which AdamW makes
+  // visible where a gradient is near its eps.
+  const auto w = weights.in_proj_weight.chunk(3);  // 3 × [D, D]
+  const auto b = weights.in_proj_bias.chunk(3);    // 3 × [D]
+  const at::Tensor q = split_heads(updated(at::linear(x, w[0], b[0]), x, lora.q, masks.q), heads);
+  const at::Tensor k = split_heads(updated(at::linear(x, w[1], b[1]), x, lora.k, masks.k), heads);
+  const at::Tensor v = split_heads(updated(at::linear(x, w[2], b[2]), x, lora.v, masks.v), heads);
   const at::Tensor mixed = at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, causal);
   const at::Tensor joined = mixed.transpose(1, 2).flatten(2);  // [B, L, D]
   const at::Tensor out = at::linear(joined, weights.out_proj_weight, weights.out_proj_bias);
