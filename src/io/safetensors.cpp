@@ -1,10 +1,6 @@
 #include "clip_lora/io/safetensors.hpp"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -14,10 +10,11 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/atomic_file.hpp"
+#include "clip_lora/io/json_text.hpp"
+#include "clip_lora/io/mapped_file.hpp"
 
 namespace clip_lora::io {
 namespace {
@@ -27,46 +24,19 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 using nlohmann::json;
 
 constexpr std::size_t kLengthBytes = 8;
-constexpr std::uint64_t kLargestHeader = 100'000'000;  // the format's own limit
+constexpr std::uint64_t kLargestHeader = 16'000'000;  // parsing takes many times as much; a CLIP's has 0.1 million
+constexpr std::size_t kMostAxes = 64;                  // LibTorch's own for most operations
 
 struct DtypeName {
   const char* name;
   at::ScalarType type;
 };
 
-constexpr std::array kDtypes = {
-    DtypeName{"F64", at::kDouble}, DtypeName{"F32", at::kFloat}, DtypeName{"F16", at::kHalf},
-    DtypeName{"BF16", at::kBFloat16}, DtypeName{"I64", at::kLong}, DtypeName{"I32", at::kInt},
-    DtypeName{"I16", at::kShort}, DtypeName{"I8", at::kChar}, DtypeName{"U8", at::kByte}, DtypeName{"BOOL", at::kBool}};
-
-/// A whole file, mapped copy-on-write.
-class MappedFile {
- public:
-  explicit MappedFile(const std::filesystem::path& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) throw CheckpointError("cannot read '" + path.string() + "': " + std::strerror(errno));
-    struct stat status {};
-    const bool regular = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
-    size_ = regular ? static_cast<std::size_t>(status.st_size) : 0;
-    if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
-    const int reason = errno;
-    ::close(file);
-    if (!regular) throw CheckpointError("cannot read '" + path.string() + "': not a regular file");
-    if (data_ == MAP_FAILED) throw CheckpointError("cannot map '" + path.string() + "': " + std::strerror(reason));
-  }
-  ~MappedFile() {
-    if (size_ > 0) ::munmap(data_, size_);
-  }
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-
-  char* bytes() const { return static_cast<char*>(data_); }
-  std::size_t size() const { return size_; }
-
- private:
-  void* data_ = nullptr;
-  std::size_t size_ = 0;
-};
+constexpr std::array kDtypes = {DtypeName{"F64", at::kDouble}, DtypeName{"F32", at::kFloat},
+                                DtypeName{"F16", at::kHalf},   DtypeName{"BF16", at::kBFloat16},
+                                DtypeName{"I64", at::kLong},   DtypeName{"I32", at::kInt},
+                                DtypeName{"I16", at::kShort},  DtypeName{"I8", at::kChar},
+                                DtypeName{"U8", at::kByte},    DtypeName{"BOOL", at::kBool}};
 
 /// One entry of the header, checked against the file's size.
 struct Entry {
@@ -85,7 +55,8 @@ class Reader {
 
   Safetensors read() const {
     const std::uint64_t header_length = read_header_length();
-    const json header = parse_header({file_->bytes() + kLengthBytes, header_length});
+    const json header =
+        parse_json_object({file_->bytes() + kLengthBytes, header_length}, source_ + "header: ");
     const std::uint64_t data_size = file_->size() - kLengthBytes - header_length;
     char* data = file_->bytes() + kLengthBytes + header_length;
 
@@ -108,39 +79,23 @@ class Reader {
 
   std::uint64_t read_header_length() const {
     if (file_->size() < kLengthBytes) {
-      fail("the file has " + std::to_string(file_->size()) + " bytes, expected at least 8 (hint: is it a whole file?)");
+      fail("the file has " + std::to_string(file_->size()) +
+           " bytes, expected at least 8 (hint: is it a whole file?)");
     }
     std::uint64_t length = 0;
     std::memcpy(&length, file_->bytes(), kLengthBytes);
     const std::uint64_t available = file_->size() - kLengthBytes;
     if (length > kLargestHeader || length > available) {
-      fail("its header says it is " + std::to_string(length) + " bytes long, but only " + std::to_string(available) +
-           " follow (hint: the file is truncated, or no safetensors file)");
+      fail("its header says it is " + std::to_string(length) + " bytes long, but only " +
+           std::to_string(available) + " follow (hint: the file is truncated, or no safetensors file)");
     }
     return length;
   }
 
-  json parse_header(std::string_view text) const {
-    std::set<std::string> names;
-    const auto refuse_duplicates = [&](int depth, json::parse_event_t event, json& key) {
-      if (event == json::parse_event_t::key && depth == 1 && !names.insert(key.get<std::string>()).second) {
-        fail("tensor '" + key.get<std::string>() + "' is there twice");
-      }
-      return true;
-    };
-    json header;
-    try {
-      header = json::parse(text, refuse_duplicates);
-    } catch (const json::exception& error) {
-      fail(std::string("its header is not JSON: ") + error.what());
-    }
-    if (!header.is_object()) fail("its header is a JSON " + std::string(header.type_name()) + ", expected an object");
-    return header;
-  }
-
   std::map<std::string, std::string> read_metadata(const json& value) const {
     std::map<std::string, std::string> metadata;
-    if (!value.is_object()) fail("__metadata__ is a JSON " + std::string(value.type_name()) + ", expected an object");
+    if (!value.is_object())
+      fail("__metadata__ is a JSON " + std::string(value.type_name()) + ", expected an object");
     for (const auto& [name, text] : value.items()) {
       if (!text.is_string()) fail("__metadata__." + name + " is no string");
       metadata[name] = text.get<std::string>();
@@ -150,7 +105,8 @@ class Reader {
 
   Entry read_entry(const std::string& name, const json& value, std::uint64_t data_size) const {
     const std::string tensor = "tensor '" + name + "' ";
-    if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") || !value.contains("data_offsets")) {
+    if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") ||
+        !value.contains("data_offsets")) {
       fail(tensor + "lacks dtype, shape or data_offsets");
     }
     Entry entry{name, read_dtype(tensor, value["dtype"]), {}, 0, 0};
@@ -158,17 +114,18 @@ class Reader {
     const json& offsets = value["data_offsets"];
     if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
         !offsets[1].is_number_unsigned()) {
-      fail(tensor + "has data_offsets " + offsets.dump() + ", expected two non-negative integers");
+      fail(tensor + "has data_offsets " + brief(offsets) + ", expected two non-negative integers");
     }
     entry.begin = offsets[0].get<std::uint64_t>();
     entry.end = offsets[1].get<std::uint64_t>();
     if (entry.begin > entry.end || entry.end > data_size) {
-      fail(tensor + "lies at bytes " + std::to_string(entry.begin) + " to " + std::to_string(entry.end) + ", but the file holds " +
-           std::to_string(data_size) + " bytes of data (hint: the file is truncated)");
+      fail(tensor + "lies at bytes " + std::to_string(entry.begin) + " to " + std::to_string(entry.end) +
+           ", but the file holds " + std::to_string(data_size) +
+           " bytes of data (hint: the file is truncated)");
     }
     if (entry.end - entry.begin != bytes) {
-      fail(tensor + "has " + std::to_string(entry.end - entry.begin) + " bytes, expected " + std::to_string(bytes) +
-           " for its shape " + value["shape"].dump());
+      fail(tensor + "has " + std::to_string(entry.end - entry.begin) + " bytes, expected " +
+           std::to_string(bytes) + " for its shape " + brief(value["shape"]));
     }
     return entry;
   }
@@ -177,14 +134,14 @@ class Reader {
     for (const auto& dtype : kDtypes) {
       if (value == dtype.name) return dtype.type;
     }
-    fail(tensor + "has dtype " + value.dump() + ", expected one of F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL");
+    fail(tensor + "has dtype " + brief(value) + ", expected one of F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL");
   }
 
   /// Fills entry.shape and returns the tensor's size in bytes.
   std::uint64_t read_shape(const std::string& tensor, const json& shape, Entry& entry) const {
     std::uint64_t bytes = c10::elementSize(entry.dtype);
     std::uint64_t extent = bytes;  // of the axes that are not empty, which LibTorch's strides must hold
-    bool valid = shape.is_array();
+    bool valid = shape.is_array() && shape.size() <= kMostAxes;
     for (std::size_t axis = 0; valid && axis < shape.size(); ++axis) {
       valid = shape[axis].is_number_unsigned();
       const std::uint64_t length = valid ? shape[axis].get<std::uint64_t>() : 0;
@@ -195,14 +152,16 @@ class Reader {
         bytes *= length;
       }
     }
-    if (!valid) fail(tensor + "has shape " + shape.dump() + ", expected non-negative integers that fit into the file");
+    if (!valid)
+      fail(tensor + "has shape " + brief(shape) + ", expected non-negative integers that fit into the file");
     return bytes;
   }
 
   /// The format allows no holes and no overlaps.
   void check_coverage(std::vector<Entry>& entries, std::uint64_t data_size) const {
-    std::sort(entries.begin(), entries.end(),
-              [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+    std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+      return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+    });
     std::uint64_t covered = 0;
     for (const auto& entry : entries) {
       if (entry.begin != covered) {
@@ -212,8 +171,8 @@ class Reader {
       covered = entry.end;
     }
     if (covered != data_size) {
-      fail("its tensors end at byte " + std::to_string(covered) + ", but it holds " + std::to_string(data_size) +
-           " bytes of data");
+      fail("its tensors end at byte " + std::to_string(covered) + ", but it holds " +
+           std::to_string(data_size) + " bytes of data");
     }
   }
 
@@ -225,7 +184,8 @@ class Reader {
       std::memcpy(copy.data_ptr(), begin, entry.end - entry.begin);
       return copy;
     }
-    return at::from_blob(begin, entry.shape, [keep = file_](void*) {}, options);
+    return at::from_blob(
+        begin, entry.shape, [keep = file_](void*) {}, options);
   }
 
   std::string source_;
@@ -254,11 +214,12 @@ void write_safetensors(const std::filesystem::path& path, const StateDict& tenso
                     {"data_offsets", {offset, offset + tensor.nbytes()}}};
     offset += tensor.nbytes();
   }
-  std::string text = header.dump();
+  std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);
   text.append((kLengthBytes - text.size() % kLengthBytes) % kLengthBytes, ' ');  // data aligned to 8 bytes
   const std::uint64_t length = text.size();
 
   write_atomically(path, [&](const std::filesystem::path& temporary) {
+    errno = 0;
     std::ofstream file(temporary, std::ios::binary);
     file.write(reinterpret_cast<const char*>(&length), kLengthBytes);
     file.write(text.data(), static_cast<std::streamsize>(text.size()));
@@ -267,7 +228,10 @@ void write_safetensors(const std::filesystem::path& path, const StateDict& tenso
       file.write(static_cast<const char*>(whole.data_ptr()), static_cast<std::streamsize>(whole.nbytes()));
     }
     file.close();
-    if (!file) throw ConfigError("cannot write '" + path.string() + "': " + std::strerror(errno));
+    if (!file) {
+      throw ConfigError("cannot write '" + path.string() +
+                        "': " + (errno != 0 ? std::strerror(errno) : "unknown reason"));
+    }
   });
 }
 
