@@ -12,7 +12,6 @@
 
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/image/codec.hpp"
-#include "clip_lora/image/preprocess.hpp"
 
 namespace clip_lora::data {
 namespace {
@@ -38,23 +37,26 @@ at::Tensor per_channel(const std::array<float, 3>& values, at::Device device) {
   return at::tensor(at::ArrayRef<float>(values)).view({1, 3, 1, 1}).to(device);
 }
 
-Batch evaluation_batch(const std::vector<Item>& items, std::size_t first, std::size_t count, int size_px) {
-  const Batch batch = make_batch(count, size_px);
+Batch evaluation_batch(const std::vector<Item>& items, std::size_t first, std::size_t count,
+                       const image::Preprocessing& preprocessing) {
+  const Batch batch = make_batch(count, preprocessing.size_px);
   parallel_for(count, hardware_workers(), [&](std::size_t row) {
     const Item& item = items[first + row];
-    put(batch, row, image::evaluation_view(image::decode_image(item.image), size_px), item.label);
+    put(batch, row, image::evaluation_view(image::decode_image(item.image), preprocessing), item.label);
   });
   return batch;
 }
 
 }  // namespace
 
-at::Tensor normalise(const at::Tensor& pixels, at::Device device, at::ScalarType dtype) {
-  // [B, size, size, 3] -> [B, 3, size, size]
+at::Tensor normalise(const at::Tensor& pixels, const image::Preprocessing& preprocessing, at::Device device,
+                     at::ScalarType dtype) {
+  // [B, R, R, 3] -> [B, 3, R, R]
   const auto values = pixels.to(device).permute({0, 3, 1, 2}).to(at::kFloat).contiguous();
-  values.div_(255.0)
-      .sub_(per_channel(image::kMean, device))
-      .div_(per_channel(image::kStandardDeviation, device));
+  // Divided, as torchvision does it: for the usual 1/255 the product would round otherwise.
+  values.div_(1.0 / preprocessing.rescale_factor)
+      .sub_(per_channel(preprocessing.mean, device))
+      .div_(per_channel(preprocessing.standard_deviation, device));
   return values.to(dtype);
 }
 
@@ -65,10 +67,11 @@ std::vector<image::Image> decode_all(const std::vector<Item>& items) {
   return images;
 }
 
-TrainingLoader::TrainingLoader(std::vector<Item> items, int size_px, int batch_size, std::uint64_t seed)
+TrainingLoader::TrainingLoader(std::vector<Item> items, const image::Preprocessing& preprocessing,
+                               int batch_size, std::uint64_t seed)
     : items_(std::move(items)),
       images_(decode_all(items_)),
-      size_px_(size_px),
+      preprocessing_(preprocessing),
       batch_size_(batch_size),
       generator_(seed),
       order_(items_.size()),
@@ -107,18 +110,19 @@ void TrainingLoader::start_next() {
 
 Batch TrainingLoader::prepare(const std::vector<std::size_t>& indices,
                               const std::vector<std::uint64_t>& view_seeds) const {
-  const Batch batch = make_batch(indices.size(), size_px_);
+  const Batch batch = make_batch(indices.size(), preprocessing_.size_px);
   parallel_for(indices.size(), hardware_workers(), [&](std::size_t row) {
     const image::Image& image = images_[indices[row]];
     std::mt19937_64 generator(view_seeds[row]);
     const auto view = image::draw_training_view(image.height, image.width, generator);
-    put(batch, row, image::training_view(image, view, size_px_), items_[indices[row]].label);
+    put(batch, row, image::training_view(image, view, preprocessing_), items_[indices[row]].label);
   });
   return batch;
 }
 
-EvaluationLoader::EvaluationLoader(std::vector<Item> items, int size_px, int batch_size)
-    : items_(std::move(items)), size_px_(size_px), batch_size_(batch_size) {
+EvaluationLoader::EvaluationLoader(std::vector<Item> items, const image::Preprocessing& preprocessing,
+                                   int batch_size)
+    : items_(std::move(items)), preprocessing_(preprocessing), batch_size_(batch_size) {
   assert(batch_size >= 1);
   start_next();
 }
@@ -138,7 +142,7 @@ void EvaluationLoader::start_next() {
   const std::size_t count = std::min(items_.size() - first, static_cast<std::size_t>(batch_size_));
   position_ += count;
   next_ = std::async(std::launch::async,
-                     [this, first, count] { return evaluation_batch(items_, first, count, size_px_); });
+                     [this, first, count] { return evaluation_batch(items_, first, count, preprocessing_); });
 }
 
 }  // namespace clip_lora::data

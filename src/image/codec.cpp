@@ -14,8 +14,10 @@
 #include <system_error>
 #include <vector>
 
+#include "bmp.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/atomic_file.hpp"
+#include "cmyk_jpeg.hpp"
 #include "file_kind.hpp"
 #include "gif.hpp"
 #include "quiet_stderr.hpp"
@@ -86,27 +88,31 @@ Image decode_png(const std::vector<std::uint8_t>& bytes) {
   return image_from(to_8_bits(decoded, png.grey_without_alpha));
 }
 
+Image decode_jpeg(const std::vector<std::uint8_t>& bytes) {
+  const JpegFrame frame = read_jpeg_frame(bytes);
+  return frame.components == 4 ? decode_cmyk_jpeg(bytes, frame)
+                               : image_from(decode_with_opencv(bytes, kColor));
+}
+
 Image decode_bytes(const std::vector<std::uint8_t>& bytes) {
   switch (file_kind(bytes)) {
     case FileKind::kJpeg:
-      check_jpeg(bytes);
-      break;
+      return decode_jpeg(bytes);
     case FileKind::kPng:
       return decode_png(bytes);
     case FileKind::kWebp:
       check_webp(bytes);
-      break;
+      return image_from(decode_with_opencv(bytes, kColor));
     case FileKind::kBmp:
-      check_bmp(bytes);
-      break;
+      return decode_bmp(bytes);
     case FileKind::kGif:
       return decode_gif(bytes);
     case FileKind::kTiff:
       throw DataError("it is a TIFF, which is not supported (hint: convert it to PNG; it may keep its name)");
     case FileKind::kUnknown:
-      throw DataError("it is no image: neither JPEG, PNG, GIF, WebP nor BMP by its content");
+      break;
   }
-  return image_from(decode_with_opencv(bytes, kColor));
+  throw DataError("it is no image: neither JPEG, PNG, GIF, WebP nor BMP by its content");
 }
 
 }  // namespace

@@ -18,10 +18,23 @@ FileKind file_kind(Bytes bytes);
 /// Throws DataError if [height, width] has no pixel or more than 2^30, the most that OpenCV takes.
 void require_decodable_size(std::uint64_t height, std::uint64_t width);
 
+/// The little-endian number in `count` ≤ 4 bytes from `offset` on.
+std::uint32_t little_endian(Bytes bytes, std::size_t offset, int count);
+
+/// Throws DataError: the file is truncated, and what it has not.
+[[noreturn]] void fail_truncated(Bytes bytes, const std::string& missing);
+
+struct JpegFrame {
+  int height = 0;
+  int width = 0;
+  int components = 0;  ///< 1 grey, 3 colour, 4 CMYK or YCCK
+};
+
 /// Walks a JPEG's markers from the start to the end-of-image marker that closes its scans (a thumbnail inside
 /// a header segment is stepped over with its segment). Throws DataError, naming no file, for a file that ends
-/// before that, and for colours that OpenCV does not convert as Pillow does (four components: CMYK).
-void check_jpeg(Bytes bytes);
+/// before that, holds no picture or one of another number of components, or is progressive without its last
+/// scans: how libjpeg-turbo smooths those depends on its version.
+JpegFrame read_jpeg_frame(Bytes bytes);
 
 struct Png {
   bool grey_without_alpha = false;
@@ -36,9 +49,5 @@ Png strip_png(Bytes bytes);
 
 /// Throws DataError, naming no file, for a WebP that is truncated or an animation.
 void check_webp(Bytes bytes);
-
-/// Throws DataError, naming no file, for a BMP that is truncated or other than uncompressed with 8, 24 or 32
-/// bits.
-void check_bmp(Bytes bytes);
 
 }  // namespace clip_lora::image

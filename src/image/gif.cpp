@@ -1,58 +1,107 @@
 #include "gif.hpp"
 
+#include <gif_lib.h>
+
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "clip_lora/core/errors.hpp"
 
-// Source: CompuServe, Graphics Interchange Format, version 89a: sections 18 (screen), 20 (image descriptor),
-// 23 (graphic control), appendix F (LZW) and E (interlacing).
+// giflib reads the blocks and undoes LZW; what a frame then looks like on its canvas is Pillow's view.
 namespace clip_lora::image {
 namespace {
 
 using Color = std::array<std::uint8_t, 3>;
 using Palette = std::array<Color, 256>;
 
-constexpr int kMaxCodeBits = 12;
+/// The file in memory, as giflib's callback reads it.
+struct Source {
+  Bytes rest;
+  std::size_t size;
+  bool exhausted = false;
+};
 
-/// Reads numbers from the front of the file on.
+int read_source(GifFileType* gif, GifByteType* out, int count) {
+  auto& source = *static_cast<Source*>(gif->UserData);
+  const std::size_t taken = std::min(source.rest.size(), static_cast<std::size_t>(count));
+  std::ranges::copy(source.rest.first(taken), out);
+  source.rest = source.rest.subspan(taken);
+  source.exhausted = source.exhausted || taken < static_cast<std::size_t>(count);
+  return static_cast<int>(taken);
+}
+
+[[noreturn]] void fail(const Source& source, int error) {
+  if (source.exhausted) {
+    throw DataError("the file is truncated: a GIF whose first frame does not end (it has " +
+                    std::to_string(source.size) + " bytes)");
+  }
+  const char* reason = GifErrorString(error);
+  throw DataError("broken GIF: " + std::string(reason != nullptr ? reason : "a header out of range"));
+}
+
+struct CloseGif {
+  void operator()(GifFileType* gif) const { DGifCloseFile(gif, nullptr); }
+};
+
+/// A GIF that is read from the front on; its source must outlive it.
 class Reader {
  public:
-  explicit Reader(Bytes bytes) : bytes_(bytes) {}
+  explicit Reader(Source& source) : source_(source) {
+    int error = 0;
+    gif_.reset(DGifOpen(&source, read_source, &error));
+    if (!gif_) fail(source, error);
+  }
 
-  Bytes take(std::size_t count) {
-    if (count > bytes_.size() - position_) {
-      throw DataError("the file is truncated: a GIF whose first frame does not end (it has " +
-                      std::to_string(bytes_.size()) + " bytes)");
+  GifFileType* get() const { return gif_.get(); }
+  GifFileType* operator->() const { return gif_.get(); }
+
+  void require(int status) const {
+    if (status != GIF_OK) fail(source_, gif_->Error);
+  }
+
+  /// The kind of the next block. Bytes between blocks are stepped over, as in Pillow.
+  GifRecordType next_record() const {
+    GifRecordType type = UNDEFINED_RECORD_TYPE;
+    while (DGifGetRecordType(get(), &type) != GIF_OK) {
+      if (gif_->Error != D_GIF_ERR_WRONG_RECORD) fail(source_, gif_->Error);
     }
-    position_ += count;
-    return bytes_.subspan(position_ - count, count);
-  }
-
-  int byte() { return take(1)[0]; }
-
-  int word() {
-    const Bytes two = take(2);
-    return two[0] | two[1] << 8;
-  }
-
-  /// A sub-block; empty for the one that ends a sequence of them.
-  Bytes block() { return take(static_cast<std::size_t>(byte())); }
-
-  std::vector<std::uint8_t> joined_blocks() {
-    std::vector<std::uint8_t> joined;
-    for (Bytes next = block(); !next.empty(); next = block())
-      joined.insert(joined.end(), next.begin(), next.end());
-    return joined;
+    return type;
   }
 
  private:
-  Bytes bytes_;
-  std::size_t position_ = 0;
+  Source& source_;
+  std::unique_ptr<GifFileType, CloseGif> gif_;
 };
+
+/// Reads an extension; the index of the transparent colour if it is one that sets it.
+std::optional<int> read_extension(const Reader& gif) {
+  int label = 0;
+  GifByteType* block = nullptr;  // its length, then its bytes; none for the block that ends the extension
+  gif.require(DGifGetExtension(gif.get(), &label, &block));
+  std::optional<int> transparent;
+  if (label == GRAPHICS_EXT_FUNC_CODE && block != nullptr && block[0] >= 4 && (block[1] & 1) != 0) {
+    transparent = block[4];
+  }
+  while (block != nullptr) gif.require(DGifGetExtensionNext(gif.get(), &block));
+  return transparent;
+}
+
+/// Goes to the first frame and reads its description; the index of its transparent colour.
+std::optional<int> find_first_frame(const Reader& gif) {
+  std::optional<int> transparent;
+  for (;;) {
+    const GifRecordType type = gif.next_record();
+    if (type == TERMINATE_RECORD_TYPE) throw DataError("broken GIF: it holds no frame");
+    if (type == IMAGE_DESC_RECORD_TYPE) break;
+    if (const auto found = read_extension(gif)) transparent = found;
+  }
+  gif.require(DGifGetImageDesc(gif.get()));
+  return transparent;
+}
 
 Palette grey_ramp() {
   Palette ramp{};
@@ -60,114 +109,26 @@ Palette grey_ramp() {
   return ramp;
 }
 
-/// A colour table of 2^(n+1) entries if `flags` announce one, n being their lowest three bits; black beyond
-/// its end. As in Pillow, a table that is the start of the grey ramp counts as none.
-std::optional<Palette> read_palette(Reader& reader, int flags) {
-  if ((flags & 0x80) == 0) return std::nullopt;
-  const int count = 1 << ((flags & 7) + 1);
+/// The colours of a table, black beyond its end. As in Pillow, one that is the start of the grey ramp counts
+/// as none.
+std::optional<Palette> palette_of(const ColorMapObject* table) {
+  if (table == nullptr) return std::nullopt;
   Palette palette{};
-  for (int i = 0; i < count; ++i) {
-    std::ranges::copy(reader.take(3), palette[static_cast<std::size_t>(i)].begin());
+  const auto count = static_cast<std::size_t>(table->ColorCount);
+  for (std::size_t i = 0; i < count; ++i) {
+    const GifColorType& color = table->Colors[i];
+    palette[i] = {color.Red, color.Green, color.Blue};
   }
-  const bool is_grey_ramp = std::equal(palette.begin(), palette.begin() + count, grey_ramp().begin());
+  const bool is_grey_ramp =
+      std::equal(palette.begin(), palette.begin() + table->ColorCount, grey_ramp().begin());
   return is_grey_ramp ? std::nullopt : std::optional(palette);
 }
 
-/// The extension that follows its introducer; the index of the transparent colour if it is one that sets it.
-std::optional<int> read_extension(Reader& reader) {
-  constexpr int kGraphicControl = 0xf9;
-  const int label = reader.byte();
-  const auto content = reader.joined_blocks();
-  if (label != kGraphicControl || content.size() < 4 || (content[0] & 1) == 0) return std::nullopt;
-  return content[3];
+/// The frame's own colours, else those of the file, else grey.
+Palette frame_palette(const Reader& gif) {
+  if (const auto own = palette_of(gif->Image.ColorMap)) return *own;
+  return palette_of(gif->SColorMap).value_or(grey_ramp());
 }
-
-/// Undoes LZW: `count` palette indices out of codes of `literal_bits` + 1 bits and more, lowest bits first.
-class LzwDecoder {
- public:
-  LzwDecoder(const std::vector<std::uint8_t>& data, int literal_bits)
-      : data_(data), literal_bits_(literal_bits), clear_code_(1 << literal_bits), end_code_(clear_code_ + 1) {
-    reset();
-  }
-
-  std::vector<std::uint8_t> decode(std::size_t count) {
-    std::vector<std::uint8_t> indices;
-    indices.reserve(count);
-    while (indices.size() < count) {
-      const int code = next_code();
-      if (code == end_code_) throw DataError("broken GIF: its first frame ends too early");
-      if (code == clear_code_) {
-        reset();
-      } else {
-        append_string(code, indices);
-      }
-    }
-    indices.resize(count);
-    return indices;
-  }
-
- private:
-  struct Entry {
-    int prefix;  ///< the string's code without its last index
-    std::uint8_t last;
-  };
-
-  int table_size() const { return end_code_ + 1 + static_cast<int>(entries_.size()); }
-
-  void reset() {
-    entries_.clear();
-    code_bits_ = literal_bits_ + 1;
-    previous_ = -1;
-  }
-
-  int next_code() {
-    int code = 0;
-    for (int bit = 0; bit < code_bits_; ++bit, ++bit_position_) {
-      if (bit_position_ / 8 >= data_.size())
-        throw DataError("the file is truncated: too few data for its first frame");
-      code |= (data_[bit_position_ / 8] >> (bit_position_ % 8) & 1) << bit;
-    }
-    return code;
-  }
-
-  void append_string(int code, std::vector<std::uint8_t>& indices) {
-    const bool not_yet_known =
-        code == table_size() && previous_ >= 0;  // the previous string and its own first index
-    if (code >= table_size() && !not_yet_known)
-      throw DataError("broken GIF: an LZW code that was not defined");
-    const std::size_t start = indices.size();
-    for (int rest = not_yet_known ? previous_ : code;; rest = entries_[entry_of(rest)].prefix) {
-      if (rest < clear_code_) {
-        indices.push_back(static_cast<std::uint8_t>(rest));
-        break;
-      }
-      indices.push_back(entries_[entry_of(rest)].last);
-    }
-    std::reverse(indices.begin() + static_cast<std::ptrdiff_t>(start), indices.end());
-    const std::uint8_t first = indices[start];
-    if (not_yet_known) indices.push_back(first);
-    define(first);
-    previous_ = code;
-  }
-
-  /// The previous string, followed by the first index of this one, becomes the next code.
-  void define(std::uint8_t first) {
-    if (previous_ < 0 || table_size() == 1 << kMaxCodeBits) return;
-    entries_.push_back({previous_, first});
-    if (table_size() == 1 << code_bits_ && code_bits_ < kMaxCodeBits) ++code_bits_;
-  }
-
-  std::size_t entry_of(int code) const { return static_cast<std::size_t>(code - end_code_ - 1); }
-
-  const std::vector<std::uint8_t>& data_;
-  int literal_bits_;
-  int clear_code_;
-  int end_code_;
-  std::vector<Entry> entries_;
-  int code_bits_ = 0;
-  int previous_ = -1;  ///< the code before, or −1 after a clear code
-  std::size_t bit_position_ = 0;
-};
 
 /// The rows of a frame in the order in which the file has them.
 std::vector<int> row_order(int height, bool interlaced) {
@@ -184,83 +145,43 @@ std::vector<int> row_order(int height, bool interlaced) {
   return rows;
 }
 
-struct Frame {
-  Box box;
-  bool interlaced = false;
-  Palette palette;
-  std::vector<std::uint8_t> indices;  ///< box.height · box.width, in the file's row order
-};
-
-Frame read_frame(Reader& reader, const std::optional<Palette>& global_palette) {
-  Frame frame;
-  frame.box.left = reader.word();
-  frame.box.top = reader.word();
-  frame.box.width = reader.word();
-  frame.box.height = reader.word();
-  require_decodable_size(static_cast<std::uint64_t>(frame.box.height),
-                         static_cast<std::uint64_t>(frame.box.width));
-  const int flags = reader.byte();
-  frame.interlaced = (flags & 0x40) != 0;
-  const auto own_palette = read_palette(reader, flags);
-  frame.palette = own_palette ? *own_palette : global_palette.value_or(grey_ramp());
-  const int literal_bits = reader.byte();
-  if (literal_bits < 1 || literal_bits > 8) {
-    throw DataError("broken GIF: literals of " + std::to_string(literal_bits) + " bits, expected 1 to 8");
-  }
-  const auto data = reader.joined_blocks();
-  const std::size_t count =
-      static_cast<std::size_t>(frame.box.height) * static_cast<std::size_t>(frame.box.width);
-  frame.indices = LzwDecoder(data, literal_bits).decode(count);
-  return frame;
-}
-
-void paint(const Frame& frame, Image& canvas) {
-  const std::uint8_t* index = frame.indices.data();
-  for (const int row : row_order(frame.box.height, frame.interlaced)) {
-    const std::size_t first_pixel =
-        static_cast<std::size_t>(frame.box.top + row) * canvas.width + frame.box.left;
-    std::uint8_t* out = canvas.rgb.data() + first_pixel * 3;
-    for (int column = 0; column < frame.box.width; ++column)
-      out = std::ranges::copy(frame.palette[*index++], out).out;
-  }
-}
-
-/// `frame` on a canvas of at least [screen_height, screen_width] in the palette's colour `background`.
-Image compose(const Frame& frame, int screen_height, int screen_width, int background) {
-  Image canvas;
-  canvas.height = std::max(screen_height, frame.box.top + frame.box.height);
-  canvas.width = std::max(screen_width, frame.box.left + frame.box.width);
+/// A canvas that holds the screen and the whole frame, all in `color`.
+Image make_canvas(const Reader& gif, const Color& color) {
+  const GifImageDesc& frame = gif->Image;
+  Image canvas{
+      std::max(gif->SHeight, frame.Top + frame.Height), std::max(gif->SWidth, frame.Left + frame.Width), {}};
   require_decodable_size(static_cast<std::uint64_t>(canvas.height), static_cast<std::uint64_t>(canvas.width));
   canvas.rgb.resize(static_cast<std::size_t>(canvas.height) * static_cast<std::size_t>(canvas.width) * 3);
-  const Color& color = frame.palette[static_cast<std::size_t>(background)];
   for (auto pixel = canvas.rgb.begin(); pixel != canvas.rgb.end(); pixel += 3)
     std::ranges::copy(color, pixel);
-  paint(frame, canvas);
   return canvas;
+}
+
+void paint_frame(const Reader& gif, const Palette& palette, Image& canvas) {
+  const GifImageDesc& frame = gif->Image;
+  std::vector<GifPixelType> indices(static_cast<std::size_t>(frame.Width));
+  for (const int row : row_order(frame.Height, frame.Interlace)) {
+    gif.require(DGifGetLine(gif.get(), indices.data(), frame.Width));
+    const std::size_t first_pixel =
+        static_cast<std::size_t>(frame.Top + row) * static_cast<std::size_t>(canvas.width) +
+        static_cast<std::size_t>(frame.Left);
+    std::uint8_t* out = canvas.rgb.data() + first_pixel * 3;
+    for (const GifPixelType index : indices) out = std::ranges::copy(palette[index], out).out;
+  }
 }
 
 }  // namespace
 
 Image decode_gif(Bytes bytes) {
-  constexpr int kExtension = '!';
-  constexpr int kImage = ',';
-  constexpr int kTrailer = ';';
-  Reader reader(bytes);
-  reader.take(6);  // the signature
-  const int screen_width = reader.word();
-  const int screen_height = reader.word();
-  const int flags = reader.byte();
-  reader.take(2);  // background colour and pixel aspect ratio, of no effect on a single frame
-  const auto global_palette = read_palette(reader, flags);
-  std::optional<int> transparent;
-  for (;;) {
-    const int introducer = reader.byte();
-    if (introducer == kTrailer) throw DataError("broken GIF: it holds no frame");
-    if (introducer == kImage) break;
-    if (introducer != kExtension) continue;
-    if (const auto found = read_extension(reader)) transparent = found;
-  }
-  return compose(read_frame(reader, global_palette), screen_height, screen_width, transparent.value_or(0));
+  Source source{bytes, bytes.size()};
+  const Reader gif(source);
+  const std::optional<int> transparent = find_first_frame(gif);
+  require_decodable_size(static_cast<std::uint64_t>(gif->Image.Height),
+                         static_cast<std::uint64_t>(gif->Image.Width));
+  const Palette palette = frame_palette(gif);
+  Image canvas = make_canvas(gif, palette[static_cast<std::size_t>(transparent.value_or(0))]);
+  paint_frame(gif, palette, canvas);
+  return canvas;
 }
 
 }  // namespace clip_lora::image

@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <array>
+#include <map>
+#include <optional>
 #include <string>
 
 #include "clip_lora/core/errors.hpp"
@@ -61,33 +64,77 @@ class MarkerReader {
 };
 
 /// Frame header: precision, height, width (two bytes each), number of components.
-void check_frame(Bytes frame) {
+JpegFrame read_frame(Bytes frame) {
   if (frame.size() < 6)
     throw DataError("broken JPEG: a frame header of " + std::to_string(frame.size()) + " bytes");
   const int components = frame[5];
-  if (components == 4) {
-    throw DataError("a CMYK JPEG (four colour components) is not supported (hint: convert it to RGB)");
+  if (components != 1 && components != 3 && components != 4) {
+    throw DataError("a JPEG of " + std::to_string(components) + " colour components, expected 1, 3 or 4");
   }
-  if (components != 1 && components != 3) {
-    throw DataError("a JPEG of " + std::to_string(components) + " colour components, expected 1 or 3");
-  }
-  require_decodable_size(std::uint64_t{frame[1]} << 8 | frame[2], std::uint64_t{frame[3]} << 8 | frame[4]);
+  const int height = frame[1] << 8 | frame[2];
+  const int width = frame[3] << 8 | frame[4];
+  require_decodable_size(static_cast<std::uint64_t>(height), static_cast<std::uint64_t>(width));
+  return {height, width, components};
 }
+
+/// How exactly the scans of a progressive JPEG have told its coarse coefficients.
+class CoarseCoefficients {
+ public:
+  /// `frame`: as above, then identifier, sampling and table of each component.
+  explicit CoarseCoefficients(Bytes frame) {
+    for (std::size_t i = 6; i < frame.size(); i += 3) missing_bits_[frame[i]].fill(kUntold);
+  }
+
+  /// `scan`: the number of components, identifier and tables of each, first and last coefficient, and in a
+  /// nibble how many low bits it leaves out.
+  void add_scan(Bytes scan) {
+    const std::size_t selection = scan.empty() ? 1 : 1 + std::size_t{scan[0]} * 2;
+    if (scan.size() < selection + 3) throw DataError("broken JPEG: a scan header that is too short");
+    const std::size_t end = std::min<std::size_t>(scan[selection + 1] + 1U, kCount);
+    for (std::size_t i = 1; i < selection; i += 2) {
+      auto& bits = missing_bits_[scan[i]];
+      for (std::size_t k = scan[selection]; k < end; ++k) bits[k] = scan[selection + 2] & 15;
+    }
+  }
+
+  bool are_exact() const {
+    return std::ranges::all_of(missing_bits_, [](const auto& component) {
+      return std::ranges::all_of(component.second, [](int bits) { return bits == 0; });
+    });
+  }
+
+ private:
+  static constexpr std::size_t kCount = 10;  // those that libjpeg-turbo smooths while they are inexact
+  static constexpr int kUntold = 16;
+  std::map<std::uint8_t, std::array<int, kCount>> missing_bits_;
+};
+
+bool is_progressive(std::uint8_t start_of_frame) { return start_of_frame == 0xc2 || start_of_frame == 0xca; }
 
 }  // namespace
 
-void check_jpeg(Bytes bytes) {
+JpegFrame read_jpeg_frame(Bytes bytes) {
   MarkerReader reader(bytes);
+  JpegFrame frame;
+  std::optional<CoarseCoefficients> coefficients;
   bool has_scan = false;
   for (;;) {
     const std::uint8_t marker = reader.next_marker();
     if (marker == kEndOfImage) break;
     if (is_bare(marker)) continue;
     const Bytes content = reader.segment();
-    if (is_start_of_frame(marker)) check_frame(content);
+    if (is_start_of_frame(marker)) frame = read_frame(content);
+    if (is_progressive(marker)) coefficients.emplace(content);
+    if (marker == kStartOfScan && coefficients) coefficients->add_scan(content);
     has_scan = has_scan || marker == kStartOfScan;
   }
-  if (!has_scan) throw DataError("broken JPEG: it holds no picture data");
+  if (!has_scan || frame.components == 0) throw DataError("broken JPEG: it holds no picture data");
+  if (coefficients && !coefficients->are_exact()) {
+    throw DataError(
+        "an incomplete progressive JPEG is not supported: the scans that sharpen its picture are missing "
+        "(hint: fetch it anew, or convert it to PNG)");
+  }
+  return frame;
 }
 
 }  // namespace clip_lora::image

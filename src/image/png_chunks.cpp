@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <string>
 #include <string_view>
@@ -37,6 +38,8 @@ std::uint32_t big_endian(Bytes bytes, std::size_t offset) {
          std::uint32_t{bytes[offset + 2]} << 8 | std::uint32_t{bytes[offset + 3]};
 }
 
+bool is_letter(char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
+
 struct Chunk {
   std::string type;
   Bytes whole;  ///< with length, type and checksum
@@ -60,6 +63,8 @@ Chunk chunk_at(Bytes bytes, std::size_t position) {
 }
 
 void check_chunk(const Chunk& chunk) {
+  if (!std::ranges::all_of(chunk.type, is_letter))
+    throw DataError("broken PNG: a chunk whose type is not in letters");
   if (!chunk.makes_pixels()) throw DataError("broken PNG: unknown critical chunk '" + chunk.type + "'");
   const Bytes covered = chunk.whole.subspan(4, chunk.content.size() + 4);
   if (checksum(covered) != big_endian(chunk.whole, chunk.whole.size() - 4)) {
@@ -86,7 +91,8 @@ Png strip_png(Bytes bytes) {
     const Chunk chunk = chunk_at(bytes, position);
     if (!chunk.is_ancillary()) {
       check_chunk(chunk);
-      if (position == kSignatureBytes) read_header(chunk, png);
+      const bool is_first = png.pixels_only.size() == kSignatureBytes;
+      if (is_first) read_header(chunk, png);
       png.pixels_only.insert(png.pixels_only.end(), chunk.whole.begin(), chunk.whole.end());
     }
     if (chunk.type == "IEND") return png;

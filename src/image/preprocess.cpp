@@ -1,12 +1,16 @@
 #include "clip_lora/image/preprocess.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <random>
+#include <utility>
+#include <vector>
 
-#include "clip_lora/image/resample.hpp"
+#include "clip_lora/core/errors.hpp"
 
 namespace clip_lora::image {
 namespace {
@@ -69,21 +73,107 @@ Box draw_box(int height, int width, std::mt19937_64& generator) {
   return central_box(height, width);
 }
 
+struct Size {
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+};
+
+/// The whole picture's size after the resize.
+Size resized_size(const Image& image, const Preprocessing& preprocessing) {
+  const int target = preprocessing.resize_px;
+  if (preprocessing.resize_mode == ResizeMode::kSquash) return {target, target};
+  if (preprocessing.resize_mode == ResizeMode::kLongest) {
+    const double ratio = static_cast<double>(std::max(image.height, image.width)) / target;
+    return {std::max(1, round_length(image.height / ratio)), std::max(1, round_length(image.width / ratio))};
+  }
+  const int shorter = std::min(image.height, image.width);
+  const auto resized = [&](std::int64_t side) {  // int(target · side / shorter) of Python
+    return static_cast<std::int64_t>(static_cast<double>(target * side) / static_cast<double>(shorter));
+  };
+  return {resized(image.height), resized(image.width)};
+}
+
+/// The part of one axis of the resized picture that is seen.
+struct Axis {
+  std::int64_t first = 0;
+  int count = 0;
+  int padding = 0;  ///< before it; behind it comes what is still missing
+};
+
+Axis central_part(std::int64_t length, int size_px) {
+  if (length >= size_px) return {half_to_even(length - size_px), size_px, 0};
+  return {0, static_cast<int>(length), (size_px - static_cast<int>(length)) / 2};
+}
+
+/// `part` on a square of fill_color.
+Image padded(const Image& part, int top, int left, const Preprocessing& preprocessing) {
+  const auto size_px = static_cast<std::size_t>(preprocessing.size_px);
+  Image square{preprocessing.size_px, preprocessing.size_px,
+               std::vector<std::uint8_t>(size_px * size_px * 3)};
+  for (std::size_t i = 0; i < square.rgb.size(); ++i) square.rgb[i] = preprocessing.fill_color[i % 3];
+  const auto row_bytes = static_cast<std::ptrdiff_t>(part.width) * 3;
+  for (int row = 0; row < part.height; ++row) {
+    const auto to = (static_cast<std::ptrdiff_t>(top + row) * square.width + left) * 3;
+    std::copy_n(part.rgb.begin() + row * row_bytes, row_bytes, square.rgb.begin() + to);
+  }
+  return square;
+}
+
+template <typename Value, std::size_t kCount>
+using Names = std::array<std::pair<const char*, Value>, kCount>;
+
+constexpr Names<ResizeMode, 3> kResizeModes = {{{"shortest", ResizeMode::kShortest},
+                                                {"longest", ResizeMode::kLongest},
+                                                {"squash", ResizeMode::kSquash}}};
+constexpr Names<Interpolation, 6> kInterpolations = {{{"nearest", Interpolation::kNearest},
+                                                      {"box", Interpolation::kBox},
+                                                      {"bilinear", Interpolation::kBilinear},
+                                                      {"hamming", Interpolation::kHamming},
+                                                      {"bicubic", Interpolation::kBicubic},
+                                                      {"lanczos", Interpolation::kLanczos}}};
+
+template <typename Value, std::size_t kCount>
+std::string name_of(Value value, const Names<Value, kCount>& names) {
+  return std::ranges::find(names, value, [](const auto& entry) { return entry.second; })->first;
+}
+
+template <typename Value, std::size_t kCount>
+Value parse(const std::string& name, const std::string& what, const Names<Value, kCount>& names) {
+  std::vector<std::string> known;
+  for (const auto& [known_name, value] : names) {
+    if (name == known_name) return value;
+    known.emplace_back(known_name);
+  }
+  throw ConfigError("'" + name + "' is no " + what + ", expected one of " + join_capped(known) +
+                    did_you_mean(name, known));
+}
+
 }  // namespace
 
-Image evaluation_view(const Image& image, int size_px) {
-  const auto resized = [&](std::int64_t side, std::int64_t shorter) {  // int(R · side / short) of Python
-    return static_cast<std::int64_t>(static_cast<double>(size_px * side) / static_cast<double>(shorter));
-  };
-  const int shorter = std::min(image.height, image.width);
-  ResizeWindow window;
-  window.full_height = resized(image.height, shorter);
-  window.full_width = resized(image.width, shorter);
-  window.top = half_to_even(window.full_height - size_px);
-  window.left = half_to_even(window.full_width - size_px);
-  window.height = size_px;
-  window.width = size_px;
-  return resize_bicubic(image, window);
+std::string to_string(ResizeMode mode) { return name_of(mode, kResizeModes); }
+
+std::string to_string(Interpolation interpolation) { return name_of(interpolation, kInterpolations); }
+
+ResizeMode parse_resize_mode(const std::string& name) { return parse(name, "resize mode", kResizeModes); }
+
+Interpolation parse_interpolation(const std::string& name) {
+  return parse(name, "interpolation", kInterpolations);
+}
+
+Image evaluation_view(const Image& image, const Preprocessing& preprocessing) {
+  const int size_px = preprocessing.size_px;
+  const Size resized = resized_size(image, preprocessing);
+  const Axis rows = central_part(resized.height, size_px);
+  const Axis columns = central_part(resized.width, size_px);
+  const ResizeWindow window = {.full_height = resized.height,
+                               .full_width = resized.width,
+                               .top = rows.first,
+                               .left = columns.first,
+                               .height = rows.count,
+                               .width = columns.count};
+  const Image part = resize(image, window, preprocessing.interpolation);
+  if (part.height == size_px && part.width == size_px) return part;
+  return padded(part, rows.padding, columns.padding, preprocessing);
 }
 
 TrainingView draw_training_view(int height, int width, std::mt19937_64& generator) {
@@ -91,9 +181,10 @@ TrainingView draw_training_view(int height, int width, std::mt19937_64& generato
   return {box, draw_uniform(0.0, 1.0, generator) < 0.5};
 }
 
-Image training_view(const Image& image, const TrainingView& view, int size_px) {
+Image training_view(const Image& image, const TrainingView& view, const Preprocessing& preprocessing) {
   // A real crop: the resize must not see the pixels around the box.
-  const Image resized = resize_bicubic(crop(image, view.box), size_px, size_px);
+  const Image resized = resize(crop(image, view.box), preprocessing.size_px, preprocessing.size_px,
+                               preprocessing.interpolation);
   return view.flip ? flip_horizontally(resized) : resized;
 }
 

@@ -5,16 +5,34 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <numbers>
 #include <vector>
 
 namespace clip_lora::image {
 namespace {
 
 constexpr int kChannels = 3;
-constexpr double kSupport = 2.0;  // the bicubic kernel is zero beyond two source pixels
-constexpr int kFractionBits =
-    22;  // 32 bits less 8 of the pixel and 2 of head-room for the kernel's overshoot
+constexpr double kPi = std::numbers::pi;
+constexpr int kFractionBits = 22;  // 32 bits less 8 of the pixel and 2 of head-room for a kernel's overshoot
 constexpr std::int32_t kHalf = 1 << (kFractionBits - 1);
+
+/// A filter's kernel by the distance in source pixels, which is zero beyond `support`.
+struct Kernel {
+  double support;
+  double (*weight)(double x);
+};
+
+double box_kernel(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
+
+double bilinear_kernel(double x) { return std::max(0.0, 1.0 - std::abs(x)); }
+
+double hamming_kernel(double x) {
+  x = std::abs(x);
+  if (x == 0.0) return 1.0;
+  if (x >= 1.0) return 0.0;
+  x *= kPi;
+  return std::sin(x) / x * (double{0.54F} + double{0.46F} * std::cos(x));  // Pillow's constants are float32
+}
 
 /// Keys' cubic convolution kernel with a = −0.5.
 double bicubic_kernel(double x) {
@@ -23,6 +41,33 @@ double bicubic_kernel(double x) {
   if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
   if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
   return 0.0;
+}
+
+double sinc(double x) {
+  if (x == 0.0) return 1.0;
+  x *= kPi;
+  return std::sin(x) / x;
+}
+
+double lanczos_kernel(double x) { return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0; }
+
+Kernel kernel_of(Interpolation interpolation) {
+  switch (interpolation) {
+    case Interpolation::kNearest:
+      break;  // has no kernel: see nearest_pixels
+    case Interpolation::kBox:
+      return {0.5, box_kernel};
+    case Interpolation::kBilinear:
+      return {1.0, bilinear_kernel};
+    case Interpolation::kHamming:
+      return {1.0, hamming_kernel};
+    case Interpolation::kBicubic:
+      return {2.0, bicubic_kernel};
+    case Interpolation::kLanczos:
+      return {3.0, lanczos_kernel};
+  }
+  assert(false);
+  return {0.5, box_kernel};
 }
 
 std::int32_t to_fixed_point(double weight) {
@@ -51,10 +96,10 @@ struct Filter {
 };
 
 /// The filter that takes `source_size` pixels to `size`, of which only [offset, offset + count) are wanted.
-Filter make_filter(int source_size, std::int64_t size, std::int64_t offset, int count) {
+Filter make_filter(const Kernel& kernel, int source_size, std::int64_t size, std::int64_t offset, int count) {
   const double scale = static_cast<double>(source_size) / static_cast<double>(size);
   const double filter_scale = std::max(scale, 1.0);  // shrinking widens the kernel: that is the antialiasing
-  const double support = kSupport * filter_scale;
+  const double support = kernel.support * filter_scale;
 
   Filter filter;
   filter.taps.reserve(static_cast<std::size_t>(count));
@@ -67,7 +112,7 @@ Filter make_filter(int source_size, std::int64_t size, std::int64_t offset, int 
     exact.clear();
     double sum = 0.0;
     for (int x = first; x < end; ++x) {
-      exact.push_back(bicubic_kernel((x - centre + 0.5) * (1.0 / filter_scale)));
+      exact.push_back(kernel.weight((x - centre + 0.5) * (1.0 / filter_scale)));
       sum += exact.back();
     }
     filter.taps.push_back({first, end - first, filter.weights.size()});
@@ -136,6 +181,31 @@ bool shrinks_vertically_first(const Image& image, const ResizeWindow& window) {
   return image.height > std::int64_t{100} * image.width && window.full_height < image.height;
 }
 
+/// The source pixel of each output pixel [offset, offset + count) of an axis. Pillow adds up the steps, whose
+/// rounding shows in the pixels on an edge.
+std::vector<int> nearest_pixels(int source_size, std::int64_t size, std::int64_t offset, int count) {
+  const double scale = static_cast<double>(source_size) / static_cast<double>(size);
+  std::vector<int> pixels;
+  pixels.reserve(static_cast<std::size_t>(count));
+  double position = scale * 0.5;
+  for (std::int64_t i = 0; i < offset + count; ++i, position += scale) {
+    if (i >= offset) pixels.push_back(std::min(static_cast<int>(position), source_size - 1));
+  }
+  return pixels;
+}
+
+Image resize_nearest(const Image& image, const ResizeWindow& window) {
+  const auto rows = nearest_pixels(image.height, window.full_height, window.top, window.height);
+  const auto columns = nearest_pixels(image.width, window.full_width, window.left, window.width);
+  Image result = blank(window.height, window.width);
+  std::uint8_t* out = result.rgb.data();
+  for (const int row : rows) {
+    for (const int column : columns)
+      out = std::copy_n(image.rgb.data() + offset_of(image, row, column), kChannels, out);
+  }
+  return result;
+}
+
 }  // namespace
 
 Image crop(const Image& image, const Box& box) {
@@ -162,12 +232,14 @@ Image flip_horizontally(const Image& image) {
   return result;
 }
 
-Image resize_bicubic(const Image& image, const ResizeWindow& window) {
+Image resize(const Image& image, const ResizeWindow& window, Interpolation interpolation) {
   assert(image.height > 0 && image.width > 0 && window.height > 0 && window.width > 0);
+  if (interpolation == Interpolation::kNearest) return resize_nearest(image, window);
   // An unchanged axis has weights of exactly 0 and 1, so that it needs no case of its own for the values'
   // sake.
-  const Filter columns = make_filter(image.height, window.full_height, window.top, window.height);
-  const Filter rows = make_filter(image.width, window.full_width, window.left, window.width);
+  const Kernel kernel = kernel_of(interpolation);
+  const Filter columns = make_filter(kernel, image.height, window.full_height, window.top, window.height);
+  const Filter rows = make_filter(kernel, image.width, window.full_width, window.left, window.width);
   if (shrinks_vertically_first(image, window)) {
     return filter_rows(filter_columns(image, columns, 0), rows, 0, window.height);
   }
@@ -176,11 +248,12 @@ Image resize_bicubic(const Image& image, const ResizeWindow& window) {
   return filter_columns(filter_rows(image, rows, first_row, columns.end() - first_row), columns, first_row);
 }
 
-Image resize_bicubic(const Image& image, int height, int width) {
+Image resize(const Image& image, int height, int width, Interpolation interpolation) {
   if (image.height == height && image.width == width) return image;
-  return resize_bicubic(
+  return resize(
       image,
-      {.full_height = height, .full_width = width, .top = 0, .left = 0, .height = height, .width = width});
+      {.full_height = height, .full_width = width, .top = 0, .left = 0, .height = height, .width = width},
+      interpolation);
 }
 
 }  // namespace clip_lora::image

@@ -43,7 +43,7 @@ Accuracy evaluate(model::Clip& clip, const at::Tensor& class_features, data::Eva
   Accuracy accuracy;
   at::Tensor correct = at::zeros({}, at::TensorOptions(clip->device()).dtype(at::kLong));
   while (const auto batch = loader.next()) {
-    const at::Tensor images = data::normalise(batch->pixels, clip->device(), clip->dtype());
+    const at::Tensor images = data::normalise(batch->pixels, loader.preprocessing(), clip->device(), clip->dtype());
     const at::Tensor features = ops::l2_normalise(clip->encode_image(images));
     const at::Tensor predicted = engine::classification_logits(features, class_features).argmax(1);  // [B]
     correct += predicted.eq(batch->labels.to(clip->device())).sum();

@@ -16,7 +16,7 @@ void train(engine::TrainingStep& step, data::TrainingLoader& loader, model::Clip
   at::Tensor loss;
   while (progress.iteration < iterations) {
     const data::Batch batch = loader.next();
-    const at::Tensor images = data::normalise(batch.pixels, clip->device(), clip->dtype());
+    const at::Tensor images = data::normalise(batch.pixels, loader.preprocessing(), clip->device(), clip->dtype());
     loss = step.run(images, batch.labels.to(clip->device()));
     ++progress.iteration;
     progress.images += batch.labels.size(0);

@@ -21,7 +21,7 @@ void evaluation_view(benchmark::State& state) {
   const int width = static_cast<int>(state.range(0));
   const clip_lora::image::Image image = noise(width * 3 / 4, width);
   for (auto _ : state) {
-    benchmark::DoNotOptimize(clip_lora::image::evaluation_view(image, 224));
+    benchmark::DoNotOptimize(clip_lora::image::evaluation_view(image, {}));
   }
 }
 BENCHMARK(evaluation_view)->Arg(64)->Arg(500)->Arg(2000)->Unit(benchmark::kMillisecond);
@@ -32,7 +32,7 @@ void training_view(benchmark::State& state) {
   std::mt19937_64 generator(0);
   for (auto _ : state) {
     const auto view = clip_lora::image::draw_training_view(image.height, image.width, generator);
-    benchmark::DoNotOptimize(clip_lora::image::training_view(image, view, 224));
+    benchmark::DoNotOptimize(clip_lora::image::training_view(image, view, {}));
   }
 }
 BENCHMARK(training_view)->Arg(64)->Arg(500)->Arg(2000)->Unit(benchmark::kMillisecond);

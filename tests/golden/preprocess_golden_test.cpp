@@ -15,8 +15,6 @@
 namespace clip_lora::image {
 namespace {
 
-constexpr int kSize = 224;
-
 class PreprocessGolden : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -64,14 +62,14 @@ TEST_F(PreprocessGolden, DecodedPixelsAreEqual) {
 }
 
 TEST_F(PreprocessGolden, EvaluationViewsAreEqual) {
-  for (const auto& entry : images_) expect_equal(evaluation_view(decode(entry), kSize), entry, "eval224");
+  for (const auto& entry : images_) expect_equal(evaluation_view(decode(entry), {}), entry, "eval224");
 }
 
 TEST_F(PreprocessGolden, TrainingViewsAreEqual) {
   for (const auto& entry : images_) {
     const auto box = entry.at("crop_top_left_h_w").get<std::array<int, 4>>();
     const TrainingView view{{box[0], box[1], box[2], box[3]}, entry.at("hflip").get<bool>()};
-    expect_equal(training_view(decode(entry), view, kSize), entry, "train224");
+    expect_equal(training_view(decode(entry), view, {}), entry, "train224");
   }
 }
 

@@ -22,6 +22,7 @@ using ::testing::HasSubstr;
 
 constexpr int kItems = 7;
 constexpr int kSize = 8;
+const image::Preprocessing kPreprocessing = {.size_px = kSize, .resize_px = kSize};
 
 class Loader : public ::testing::Test {
  protected:
@@ -52,7 +53,7 @@ std::vector<std::int64_t> epoch_of(TrainingLoader& loader, int batches) {
 }
 
 TEST_F(Loader, TrainingShowsEachImageOncePerEpochAndTheLastBatchIsSmaller) {
-  TrainingLoader loader(items_, kSize, 3, 1);
+  TrainingLoader loader(items_, kPreprocessing, 3, 1);
   for (int epoch = 0; epoch < 3; ++epoch) {
     EXPECT_EQ(loader.next().pixels.sizes(), (at::IntArrayRef{3, kSize, kSize, 3}));
     loader.next();
@@ -64,7 +65,7 @@ TEST_F(Loader, TrainingShowsEachImageOncePerEpochAndTheLastBatchIsSmaller) {
 }
 
 TEST_F(Loader, TrainingShufflesEveryEpochAnew) {
-  TrainingLoader loader(items_, kSize, 7, 1);
+  TrainingLoader loader(items_, kPreprocessing, 7, 1);
   const auto first = epoch_of(loader, 1);
   const auto second = epoch_of(loader, 1);
   const auto third = epoch_of(loader, 1);
@@ -72,14 +73,14 @@ TEST_F(Loader, TrainingShufflesEveryEpochAnew) {
 }
 
 TEST_F(Loader, TrainingBatchLargerThanTheDataIsOneEpoch) {
-  TrainingLoader loader(items_, kSize, 100, 1);
+  TrainingLoader loader(items_, kPreprocessing, 100, 1);
   EXPECT_EQ(loader.next().labels.size(0), kItems);
 }
 
 TEST_F(Loader, TrainingSequenceDependsOnTheSeedAlone) {
-  TrainingLoader one(items_, kSize, 3, 5);
-  TrainingLoader same(items_, kSize, 3, 5);
-  TrainingLoader other(items_, kSize, 3, 6);
+  TrainingLoader one(items_, kPreprocessing, 3, 5);
+  TrainingLoader same(items_, kPreprocessing, 3, 5);
+  TrainingLoader other(items_, kPreprocessing, 3, 6);
   bool differs = false;
   for (int i = 0; i < 10; ++i) {
     const Batch batch = one.next();
@@ -93,23 +94,25 @@ TEST_F(Loader, TrainingSequenceDependsOnTheSeedAlone) {
 }
 
 TEST_F(Loader, TrainingDrawsANewViewEachEpoch) {
-  TrainingLoader loader({items_[0]}, kSize, 1, 1);
+  TrainingLoader loader({items_[0]}, kPreprocessing, 1, 1);
   const auto first = loader.next().pixels;
   const auto second = loader.next().pixels;
   const auto third = loader.next().pixels;
   EXPECT_FALSE(at::equal(first, second) && at::equal(second, third));
 }
 
-TEST_F(Loader, TrainingMayEndWhileABatchIsPrepared) { TrainingLoader loader(items_, 224, 7, 1); }
+TEST_F(Loader, TrainingMayEndWhileABatchIsPrepared) {
+  TrainingLoader loader(items_, image::Preprocessing{}, 7, 1);
+}
 
 TEST_F(Loader, EvaluationShowsEveryViewOnceInOrder) {
-  EvaluationLoader loader(items_, kSize, 3);
+  EvaluationLoader loader(items_, kPreprocessing, 3);
   std::vector<std::int64_t> labels;
   int row = 0;
   while (const auto batch = loader.next()) {
     for (const std::int64_t label : labels_of(*batch)) labels.push_back(label);
     for (int i = 0; i < batch->pixels.size(0); ++i, ++row) {
-      const auto expected = image::evaluation_view(formula_picture(20 + row, 30 - row), kSize).rgb;
+      const auto expected = image::evaluation_view(formula_picture(20 + row, 30 - row), kPreprocessing).rgb;
       const auto view = batch->pixels[i].contiguous();
       EXPECT_TRUE(std::equal(expected.begin(), expected.end(), view.const_data_ptr<std::uint8_t>()));
     }
@@ -119,14 +122,15 @@ TEST_F(Loader, EvaluationShowsEveryViewOnceInOrder) {
 }
 
 TEST_F(Loader, EvaluationOfNothingHasNoBatch) {
-  EXPECT_FALSE(EvaluationLoader({}, kSize, 3).next().has_value());
+  EXPECT_FALSE(EvaluationLoader({}, kPreprocessing, 3).next().has_value());
 }
 
 TEST_F(Loader, ReportsAnImageThatCannotBeRead) {
   items_[4].image = folder_ / "absent.png";
-  EXPECT_THAT(message_of<DataError>([&] { TrainingLoader(items_, kSize, 3, 1); }), HasSubstr("absent.png"));
+  EXPECT_THAT(message_of<DataError>([&] { TrainingLoader(items_, kPreprocessing, 3, 1); }),
+              HasSubstr("absent.png"));
   EXPECT_THAT(message_of<DataError>([&] { decode_all(items_); }), HasSubstr("absent.png"));
-  EvaluationLoader loader(items_, kSize, 3);
+  EvaluationLoader loader(items_, kPreprocessing, 3);
   EXPECT_TRUE(loader.next().has_value());
   EXPECT_THAT(message_of<DataError>([&] { loader.next(); }), HasSubstr("absent.png"));
 }
@@ -140,7 +144,7 @@ TEST_F(Loader, DecodesAllInOrder) {
 
 TEST(Normalise, EqualsTheFormulaPerChannel) {
   const auto pixels = at::arange(2 * 4 * 4 * 3, at::kByte).view({2, 4, 4, 3});
-  const auto values = normalise(pixels, at::kCPU, at::kFloat);
+  const auto values = normalise(pixels, kPreprocessing, at::kCPU, at::kFloat);
   ASSERT_EQ(values.sizes(), (at::IntArrayRef{2, 3, 4, 4}));
   EXPECT_TRUE(values.is_contiguous());
   constexpr std::array<double, 3> kMeans = {0.48145466, 0.4578275, 0.40821073};
@@ -158,11 +162,19 @@ TEST(Normalise, EqualsTheFormulaPerChannel) {
   }
 }
 
+TEST(Normalise, TakesItsNumbersFromThePreprocessing) {
+  const image::Preprocessing preprocessing = {
+      .rescale_factor = 1.0 / 128, .mean = {0.5F, 1.0F, 0.0F}, .standard_deviation = {0.5F, 2.0F, 0.25F}};
+  const auto pixels = at::tensor({64, 128, 32}, at::kByte).view({1, 1, 1, 3});
+  const auto values = normalise(pixels, preprocessing, at::kCPU, at::kFloat);
+  EXPECT_TRUE(at::equal(values.flatten(), at::tensor({0.0F, 0.0F, 1.0F})));  // by hand, exact in binary
+}
+
 TEST(Normalise, RoundsToTheTypeLast) {
   const auto pixels = at::arange(48, at::kByte).view({1, 4, 4, 3});
-  const auto half = normalise(pixels, at::kCPU, at::kHalf);
+  const auto half = normalise(pixels, kPreprocessing, at::kCPU, at::kHalf);
   EXPECT_EQ(half.scalar_type(), at::kHalf);
-  EXPECT_TRUE(at::equal(half, normalise(pixels, at::kCPU, at::kFloat).to(at::kHalf)));
+  EXPECT_TRUE(at::equal(half, normalise(pixels, kPreprocessing, at::kCPU, at::kFloat).to(at::kHalf)));
 }
 
 }  // namespace

@@ -1,15 +1,24 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "clip_lora/core/errors.hpp"
 #include "clip_lora/image/preprocess.hpp"
 #include "support/pictures.hpp"
+#include "support/throws.hpp"
 
 namespace clip_lora::image {
 namespace {
 
 using clip_lora::testing::crc32;
 using clip_lora::testing::formula_picture;
+using clip_lora::testing::message_of;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+Preprocessing to_size(int size_px) { return {.size_px = size_px, .resize_px = size_px}; }
 
 struct EvaluationCase {
   int height;
@@ -22,7 +31,7 @@ class EvaluationView : public ::testing::TestWithParam<EvaluationCase> {};
 
 TEST_P(EvaluationView, EqualsPillowEveryByte) {
   const EvaluationCase& c = GetParam();
-  const Image view = evaluation_view(formula_picture(c.height, c.width), c.size_px);
+  const Image view = evaluation_view(formula_picture(c.height, c.width), to_size(c.size_px));
   EXPECT_EQ(view.height, c.size_px);
   EXPECT_EQ(view.width, c.size_px);
   EXPECT_EQ(crc32(view.rgb), c.checksum);
@@ -45,16 +54,92 @@ INSTANTIATE_TEST_SUITE_P(Strips, EvaluationView,
 
 TEST(EvaluationViewOfAStrip,
      NeedsNoMemoryForTheWholeResizedStrip) {  // which would be 224 x 44,800,000 pixels
-  EXPECT_EQ(evaluation_view(Image{1, 200000, std::vector<std::uint8_t>(600000, 7)}, 224).rgb,
+  EXPECT_EQ(evaluation_view(Image{1, 200000, std::vector<std::uint8_t>(600000, 7)}, {}).rgb,
             std::vector<std::uint8_t>(224 * 224 * 3, 7));
+}
+
+struct ModeCase {
+  int height;
+  int width;
+  std::uint32_t longest;  // of OpenCLIP 3.3's transforms to 16 x 16 pixels, filled with (10, 20, 30)
+  std::uint32_t squash;
+};
+
+class ResizeModes : public ::testing::TestWithParam<ModeCase> {};
+
+TEST_P(ResizeModes, EqualOpenClipEveryByte) {
+  const ModeCase& c = GetParam();
+  Preprocessing preprocessing = to_size(16);
+  preprocessing.fill_color = {10, 20, 30};
+  preprocessing.resize_mode = ResizeMode::kLongest;
+  EXPECT_EQ(crc32(evaluation_view(formula_picture(c.height, c.width), preprocessing).rgb), c.longest);
+  preprocessing.resize_mode = ResizeMode::kSquash;
+  EXPECT_EQ(crc32(evaluation_view(formula_picture(c.height, c.width), preprocessing).rgb), c.squash);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, ResizeModes,
+                         ::testing::Values(ModeCase{33, 100, 0x555184cc, 0xfda430a1},
+                                           ModeCase{100, 33, 0xc048bcdf, 0x254f04e5},
+                                           ModeCase{16, 16, 0x48ec9c43, 0x48ec9c43},
+                                           ModeCase{7, 5, 0x5d683727, 0xa323706c},
+                                           ModeCase{101, 15, 0x72ea8871, 0x6f8e8ebe}));
+
+TEST(EvaluationViewOfAPicture,
+     MayResizeToMoreOrLessThanItCrops) {  // torchvision 0.26's Resize, CenterCrop(16)
+  const auto view = [](int height, int width, int resize_px) {
+    return evaluation_view(formula_picture(height, width), {.size_px = 16, .resize_px = resize_px});
+  };
+  EXPECT_EQ(crc32(view(33, 100, 20).rgb), 0xdf1c1689);
+  EXPECT_EQ(crc32(view(33, 100, 9).rgb), 0x8f47c133);  // cropped along one axis, padded along the other
+  EXPECT_EQ(crc32(view(13, 11, 9).rgb), 0x287c5212);
+}
+
+TEST(EvaluationViewOfAPicture, TakesTheFilter) {
+  Preprocessing preprocessing = to_size(16);
+  preprocessing.resize_mode = ResizeMode::kSquash;
+  preprocessing.interpolation = Interpolation::kBilinear;
+  EXPECT_EQ(crc32(evaluation_view(formula_picture(33, 100), preprocessing).rgb),
+            0x742302d0);  // torchvision's
+}
+
+TEST(EvaluationViewOfAPicture, KeepsOnePixelOfAStripThatWouldVanish) {
+  Preprocessing preprocessing = to_size(8);
+  preprocessing.resize_mode = ResizeMode::kLongest;
+  const Image view = evaluation_view(Image{1, 1000, std::vector<std::uint8_t>(3000, 9)}, preprocessing);
+  std::vector<std::uint8_t> expected(8 * 8 * 3, 0);
+  std::fill_n(expected.begin() + 3 * 8 * 3, 8 * 3, std::uint8_t{9});  // (8 − 1) / 2 rows above it
+  EXPECT_EQ(view.rgb, expected);
+}
+
+TEST(PreprocessingNames, AreReadAsTheyAreWritten) {
+  for (const auto* name : {"shortest", "longest", "squash"})
+    EXPECT_EQ(to_string(parse_resize_mode(name)), name);
+  for (const auto* name : {"nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"}) {
+    EXPECT_EQ(to_string(parse_interpolation(name)), name);
+  }
+}
+
+TEST(PreprocessingNames, ThatAreUnknownGetTheNearest) {
+  EXPECT_THAT(message_of<ConfigError>([] { parse_interpolation("bicubik"); }),
+              AllOf(HasSubstr("'bicubik' is no interpolation"), HasSubstr("did you mean 'bicubic'")));
+  EXPECT_THAT(message_of<ConfigError>([] { parse_resize_mode("shorter"); }),
+              HasSubstr("did you mean 'shortest'"));
+}
+
+TEST(TrainingViewOfAPicture, TakesTheFilter) {
+  Preprocessing preprocessing = to_size(16);
+  preprocessing.interpolation = Interpolation::kLanczos;
+  const TrainingView view{{.top = 3, .left = 5, .height = 20, .width = 31}, false};
+  EXPECT_EQ(crc32(training_view(formula_picture(40, 60), view, preprocessing).rgb),
+            0x4bb9e6e1);  // torchvision's
 }
 
 TEST(TrainingViewOfAPicture, EqualsPillowEveryByte) {
   const Image picture = formula_picture(40, 60);
   const Box box{.top = 3, .left = 5, .height = 20, .width = 31};
-  EXPECT_EQ(crc32(training_view(picture, {box, false}, 16).rgb), 0xe380e55f);
-  EXPECT_EQ(crc32(training_view(picture, {box, true}, 16).rgb), 0x25b114af);
-  EXPECT_EQ(crc32(training_view(formula_picture(9, 7), {{0, 0, 9, 7}, true}, 12).rgb), 0xa87809e4);
+  EXPECT_EQ(crc32(training_view(picture, {box, false}, to_size(16)).rgb), 0xe380e55f);
+  EXPECT_EQ(crc32(training_view(picture, {box, true}, to_size(16)).rgb), 0x25b114af);
+  EXPECT_EQ(crc32(training_view(formula_picture(9, 7), {{0, 0, 9, 7}, true}, to_size(12)).rgb), 0xa87809e4);
 }
 
 TEST(TrainingViewOfAPicture, DoesNotSeeThePixelsAroundItsBox) {
@@ -66,7 +151,8 @@ TEST(TrainingViewOfAPicture, DoesNotSeeThePixelsAroundItsBox) {
     for (int i = box.left * 3; i < (box.left + box.width) * 3; ++i)
       other.rgb[y * 90 + i] = picture.rgb[y * 90 + i];
   }
-  EXPECT_EQ(training_view(picture, {box, false}, 5).rgb, training_view(other, {box, false}, 5).rgb);
+  EXPECT_EQ(training_view(picture, {box, false}, to_size(5)).rgb,
+            training_view(other, {box, false}, to_size(5)).rgb);
 }
 
 TEST(DrawTrainingView, StaysInsideThePictureAndTheAllowedAreasAndRatios) {

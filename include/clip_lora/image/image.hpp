@@ -5,7 +5,8 @@
 
 namespace clip_lora::image {
 
-/// An 8-bit RGB picture in memory, rows from the top, channels interleaved: rgb[(y * width + x) * 3 + channel].
+/// An 8-bit RGB picture in memory, rows from the top, channels interleaved: rgb[(y * width + x) * 3 +
+/// channel].
 struct Image {
   int height = 0;
   int width = 0;

@@ -1,19 +1,50 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <random>
+#include <string>
 
 #include "clip_lora/image/image.hpp"
+#include "clip_lora/image/resample.hpp"
 
 namespace clip_lora::image {
 
-/// CLIP's normalisation, per channel: (value / 255 − mean) / standard deviation.
-inline constexpr std::array<float, 3> kMean = {0.48145466F, 0.4578275F, 0.40821073F};
-inline constexpr std::array<float, 3> kStandardDeviation = {0.26862954F, 0.26130258F, 0.27577711F};
+/// How a picture of any shape becomes a square: OpenCLIP's `resize_mode`.
+enum class ResizeMode {
+  kShortest,  ///< shorter side to resize_px, then the central square (OpenAI's, Hugging Face's
+              ///< `shortest_edge`)
+  kLongest,   ///< longer side to resize_px, then padded around with fill_color
+  kSquash     ///< both sides to resize_px, whatever the shape
+};
 
-/// The evaluation view: shorter side to `size_px`, long side int(size_px · long / short), then the central
-/// [size_px, size_px]. Equal to torchvision's Resize(size_px, BICUBIC) and CenterCrop(size_px) on a Pillow image.
-Image evaluation_view(const Image& image, int size_px);
+/// From a decoded picture to a tower's input. The defaults are OpenAI's.
+struct Preprocessing {
+  int size_px = 224;    ///< R, the side of the square input (Hugging Face: crop_size)
+  int resize_px = 224;  ///< what the resize aims at; R except in some Hugging Face configurations
+  ResizeMode resize_mode = ResizeMode::kShortest;
+  Interpolation interpolation = Interpolation::kBicubic;
+  std::array<std::uint8_t, 3> fill_color = {0, 0, 0};  ///< of what is padded
+  double rescale_factor = 1.0 / 255.0;                 ///< applied to the bytes before the normalisation
+  std::array<float, 3> mean = {0.48145466F, 0.4578275F, 0.40821073F};
+  std::array<float, 3> standard_deviation = {0.26862954F, 0.26130258F, 0.27577711F};
+
+  bool operator==(const Preprocessing&) const = default;
+};
+
+/// Names as in OpenCLIP's and Hugging Face's configurations: "shortest", "bicubic" and so on. The parsers
+/// throw ConfigError with the nearest name.
+std::string to_string(ResizeMode mode);
+std::string to_string(Interpolation interpolation);
+ResizeMode parse_resize_mode(const std::string& name);
+Interpolation parse_interpolation(const std::string& name);
+
+/// The evaluation view [R, R]: the picture resized to resize_px as resize_mode says (by kShortest the longer
+/// side becomes int(resize_px · long / short)), then its centre, padded with fill_color where it is too
+/// small. Equal to what torchvision's Resize and CenterCrop (kShortest, kSquash) and OpenCLIP's
+/// ResizeKeepRatio(longest=1) and CenterCropOrPad (kLongest) make of a Pillow image; a side that they would
+/// round to nothing is one pixel here.
+Image evaluation_view(const Image& image, const Preprocessing& preprocessing);
 
 /// One random view of a training image.
 struct TrainingView {
@@ -21,11 +52,11 @@ struct TrainingView {
   bool flip = false;
 };
 
-/// Draws torchvision's RandomResizedCrop(scale (0.08, 1), ratio (3/4, 4/3)) rectangle, ten tries and then the central
-/// fallback, and a flip of probability 0.5, for an image of [height, width].
+/// Draws torchvision's RandomResizedCrop(scale (0.08, 1), ratio (3/4, 4/3)) rectangle, ten tries and then the
+/// central fallback, and a flip of probability 0.5, for an image of [height, width].
 TrainingView draw_training_view(int height, int width, std::mt19937_64& generator);
 
-/// Crops `view.box`, resizes it to [size_px, size_px], then flips it if asked to.
-Image training_view(const Image& image, const TrainingView& view, int size_px);
+/// Crops `view.box`, resizes it to [R, R] with the preprocessing's filter, then flips it if asked to.
+Image training_view(const Image& image, const TrainingView& view, const Preprocessing& preprocessing);
 
 }  // namespace clip_lora::image

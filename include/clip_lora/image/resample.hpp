@@ -6,16 +6,19 @@
 
 namespace clip_lora::image {
 
+/// Pillow's resampling filters.
+enum class Interpolation { kNearest, kBox, kBilinear, kHamming, kBicubic, kLanczos };
+
 /// The part `box` of `image`.
 Image crop(const Image& image, const Box& box);
 
 /// The left-right mirror image.
 Image flip_horizontally(const Image& image);
 
-/// Antialiased bicubic resize (coefficient −0.5) to [height, width], bit for bit Pillow's
-/// `image.resize((width, height), BICUBIC)`: a horizontal and a vertical pass, each rounded to 8 bits, with
-/// weights in fixed point of 22 fractional bits. Source: Pillow src/libImaging/Resample.c.
-Image resize_bicubic(const Image& image, int height, int width);
+/// Resizes to [height, width], bit for bit Pillow's `image.resize((width, height), interpolation)`. All but
+/// kNearest are antialiased: a horizontal and a vertical pass, each rounded to 8 bits, with weights in fixed
+/// point of 22 fractional bits. Source: Pillow src/libImaging/Resample.c and, for kNearest, Geometry.c.
+Image resize(const Image& image, int height, int width, Interpolation interpolation);
 
 /// A part of a resized picture. The whole may be far larger than memory: a 1 x N strip of which the middle is
 /// wanted.
@@ -28,8 +31,8 @@ struct ResizeWindow {
   int width = 0;
 };
 
-/// The same pixels as crop(resize_bicubic(image, full_height, full_width), {top, left, height, width}),
-/// computing no others.
-Image resize_bicubic(const Image& image, const ResizeWindow& window);
+/// The same pixels as crop(resize(image, full_height, full_width, interpolation), {top, left, height,
+/// width}), computing no others.
+Image resize(const Image& image, const ResizeWindow& window, Interpolation interpolation);
 
 }  // namespace clip_lora::image
