@@ -5,8 +5,6 @@
 namespace clip_lora::model {
 namespace {
 
-constexpr double kLayerNormEpsilon = 1e-5;
-
 /// Registers an unset, frozen parameter. Memory that nothing has touched costs nothing.
 torch::Tensor frozen(torch::nn::Module& module, const std::string& name, at::IntArrayRef shape) {
   return module.register_parameter(name, at::empty(shape), /*requires_grad=*/false);
@@ -19,11 +17,11 @@ LinearImpl::LinearImpl(std::int64_t in, std::int64_t out)
 
 torch::Tensor LinearImpl::forward(const torch::Tensor& x) const { return at::linear(x, weight, bias); }
 
-LayerNormImpl::LayerNormImpl(std::int64_t width)
-    : weight(frozen(*this, "weight", {width})), bias(frozen(*this, "bias", {width})) {}
+LayerNormImpl::LayerNormImpl(std::int64_t width, double epsilon)
+    : weight(frozen(*this, "weight", {width})), bias(frozen(*this, "bias", {width})), epsilon_(epsilon) {}
 
 torch::Tensor LayerNormImpl::forward(const torch::Tensor& x) const {
-  return at::layer_norm(x, weight.sizes(), weight, bias, kLayerNormEpsilon);
+  return at::layer_norm(x, weight.sizes(), weight, bias, epsilon_);
 }
 
 PatchEmbeddingImpl::PatchEmbeddingImpl(std::int64_t width, std::int64_t patch_size_px)
@@ -37,6 +35,8 @@ torch::Tensor PatchEmbeddingImpl::forward(const torch::Tensor& images) const {
 TokenEmbeddingImpl::TokenEmbeddingImpl(std::int64_t vocabulary, std::int64_t width)
     : weight(frozen(*this, "weight", {vocabulary, width})) {}
 
-torch::Tensor TokenEmbeddingImpl::forward(const torch::Tensor& ids) const { return at::embedding(weight, ids); }
+torch::Tensor TokenEmbeddingImpl::forward(const torch::Tensor& ids) const {
+  return at::embedding(weight, ids);
+}
 
 }  // namespace clip_lora::model

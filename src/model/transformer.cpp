@@ -5,6 +5,13 @@
 #include "clip_lora/ops/elementwise.hpp"
 
 namespace clip_lora::model {
+namespace {
+
+torch::Tensor activated(const torch::Tensor& x, Activation activation) {
+  return activation == Activation::kQuickGelu ? ops::quick_gelu(x) : at::gelu(x);
+}
+
+}  // namespace
 
 AttentionImpl::AttentionImpl(std::int64_t width, std::int64_t heads, bool causal)
     : in_proj_weight(register_parameter("in_proj_weight", at::empty({3 * width, width}), false)),
@@ -15,20 +22,22 @@ AttentionImpl::AttentionImpl(std::int64_t width, std::int64_t heads, bool causal
 
 torch::Tensor AttentionImpl::forward(const torch::Tensor& x) const {
   const ops::DropoutMasks masks = is_training() ? ops::draw_dropout_masks(lora, x) : ops::DropoutMasks{};
-  return ops::attention(x, {in_proj_weight, in_proj_bias, out_proj->weight, out_proj->bias}, lora, masks, heads_, causal_);
+  return ops::attention(x, {in_proj_weight, in_proj_bias, out_proj->weight, out_proj->bias}, lora, masks,
+                        heads_, causal_);
 }
 
-MlpImpl::MlpImpl(std::int64_t width)
-    : c_fc(register_module("c_fc", Linear(width, 4 * width))),
-      c_proj(register_module("c_proj", Linear(4 * width, width))) {}
+MlpImpl::MlpImpl(const TowerArchitecture& architecture)
+    : c_fc(register_module("c_fc", Linear(architecture.width, architecture.mlp_width))),
+      c_proj(register_module("c_proj", Linear(architecture.mlp_width, architecture.width))),
+      activation_(architecture.activation) {}
 
-torch::Tensor MlpImpl::forward(const torch::Tensor& x) { return c_proj(ops::quick_gelu(c_fc(x))); }
+torch::Tensor MlpImpl::forward(const torch::Tensor& x) { return c_proj(activated(c_fc(x), activation_)); }
 
-ResidualAttentionBlockImpl::ResidualAttentionBlockImpl(std::int64_t width, std::int64_t heads, bool causal)
-    : attn(register_module("attn", Attention(width, heads, causal))),
-      ln_1(register_module("ln_1", LayerNorm(width))),
-      mlp(register_module("mlp", Mlp(width))),
-      ln_2(register_module("ln_2", LayerNorm(width))) {}
+ResidualAttentionBlockImpl::ResidualAttentionBlockImpl(const TowerArchitecture& architecture, bool causal)
+    : attn(register_module("attn", Attention(architecture.width, architecture.heads, causal))),
+      ln_1(register_module("ln_1", LayerNorm(architecture.width, architecture.layer_norm_epsilon))),
+      mlp(register_module("mlp", Mlp(architecture))),
+      ln_2(register_module("ln_2", LayerNorm(architecture.width, architecture.layer_norm_epsilon))) {}
 
 torch::Tensor ResidualAttentionBlockImpl::forward(const torch::Tensor& x) {
   const torch::Tensor attended = x + attn(ln_1(x));
@@ -37,8 +46,11 @@ torch::Tensor ResidualAttentionBlockImpl::forward(const torch::Tensor& x) {
 
 TransformerImpl::TransformerImpl(const TowerArchitecture& architecture, bool causal)
     : resblocks_(register_module("resblocks", torch::nn::ModuleList())) {
+  TORCH_CHECK(architecture.mlp_width > 0, "a tower without mlp_width");
+  TORCH_CHECK(architecture.heads > 0 && architecture.width % architecture.heads == 0, "a tower of width ",
+              architecture.width, " with ", architecture.heads, " heads");
   for (std::int64_t i = 0; i < architecture.layers; ++i) {
-    resblocks_->push_back(ResidualAttentionBlock(architecture.width, architecture.heads, causal));
+    resblocks_->push_back(ResidualAttentionBlock(architecture, causal));
   }
 }
 

@@ -7,8 +7,8 @@
 namespace clip_lora::testing {
 
 model::ClipArchitecture tiny_architecture() {
-  return {.vision = {.width = 192, .layers = 3, .heads = 3},
-          .text = {.width = 128, .layers = 4, .heads = 2},
+  return {.vision = {.width = 192, .layers = 3, .mlp_width = 768, .heads = 3},
+          .text = {.width = 128, .layers = 4, .mlp_width = 512, .heads = 2},
           .patch_size_px = 8,
           .image_size_px = 24,
           .context_length = 77,

@@ -17,7 +17,7 @@ at::Tensor weightless(at::IntArrayRef shape) { return at::zeros({}).expand(shape
 
 /// The tensors that an architecture can be read off, of a published model's shapes.
 io::StateDict shapes_of(std::int64_t vision_width, int vision_layers, std::int64_t patch, std::int64_t grid,
-                        std::int64_t text_width, std::int64_t embedding) {
+                        std::int64_t text_width, std::int64_t embedding, int text_layers = 12) {
   io::StateDict tensors;
   tensors["visual.conv1.weight"] = weightless({vision_width, 3, patch, patch});
   tensors["visual.positional_embedding"] = weightless({grid * grid + 1, vision_width});
@@ -31,7 +31,7 @@ io::StateDict shapes_of(std::int64_t vision_width, int vision_layers, std::int64
     }
   };
   add("visual.transformer.", vision_layers, vision_width);
-  add("transformer.", 12, text_width);
+  add("transformer.", text_layers, text_width);
   return tensors;
 }
 
@@ -54,18 +54,53 @@ TEST(Architecture, KnowsThePublishedModelsByTheirShapes) {
   EXPECT_EQ(name_of(shapes_of(1024, 24, 14, 16, 768, 768)), "ViT-L/14");
   EXPECT_EQ(name_of(shapes_of(768, 12, 16, 15, 512, 512)), std::nullopt);
   EXPECT_EQ(name_of(shapes_of(768, 11, 16, 14, 512, 512)), std::nullopt);
+  EXPECT_EQ(name_of(shapes_of(1280, 32, 14, 16, 1024, 1024, 24)), "ViT-H/14");
   const auto large = name_of(shapes_of(1024, 24, 14, 24, 768, 768));
   ASSERT_TRUE(large.has_value());
   EXPECT_THAT(*large, HasSubstr("336px"));
 }
 
 TEST(Architecture, OfAPublishedNameHasThatName) {
-  for (const std::string name : {"ViT-B/32", "ViT-B/16", "ViT-L/14"}) {
+  for (const std::string name :
+       {"ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px", "ViT-H/14", "ViT-g/14", "ViT-bigG/14"}) {
     const auto architecture = model::published_architecture(name);
     ASSERT_TRUE(architecture.has_value()) << name;
     EXPECT_EQ(model::published_name(*architecture), name);
   }
   EXPECT_EQ(model::published_architecture("ViT-B/17"), std::nullopt);
+}
+
+TEST(Architecture, OfAPublishedNameIsThatOfItsShapesAlone) {
+  auto architecture = *model::published_architecture("ViT-B/32");
+  architecture.vision.activation = architecture.text.activation = model::Activation::kGelu;
+  architecture.vision.heads = 6;
+  architecture.text.layer_norm_epsilon = 1e-6;
+  EXPECT_EQ(model::published_name(architecture), "ViT-B/32");
+  architecture.vision.mlp_width += 1;
+  EXPECT_EQ(model::published_name(architecture), std::nullopt);
+}
+
+TEST(Architecture, HasHeadsOf64UnlessItIsKnownOtherwise) {
+  const auto base = model::read_architecture(shapes_of(768, 12, 16, 14, 512, 512), "model.pt");
+  EXPECT_EQ(base.vision.heads, 12);
+  EXPECT_EQ(base.text.heads, 8);
+  const auto huge = model::read_architecture(shapes_of(1280, 32, 14, 16, 1024, 1024, 24), "model.pt");
+  EXPECT_EQ(huge.vision.heads, 16);
+}
+
+TEST(Architecture, HasTheMlpWidthOfItsWeights) {
+  auto tensors = shapes_of(768, 12, 16, 14, 512, 512);
+  EXPECT_EQ(model::read_architecture(tensors, "model.pt").vision.mlp_width, 3072);
+  tensors["visual.transformer.resblocks.0.mlp.c_fc.weight"] = weightless({100, 768});
+  EXPECT_EQ(model::read_architecture(tensors, "model.pt").vision.mlp_width, 100);
+}
+
+TEST(Activation, HasNamesThatAreReadBack) {
+  for (const auto activation : {model::Activation::kQuickGelu, model::Activation::kGelu}) {
+    EXPECT_EQ(model::parse_activation(model::to_string(activation)), activation);
+  }
+  const auto message = message_of<ConfigError>([] { model::parse_activation("quickgelu"); });
+  EXPECT_THAT(message, ::testing::AllOf(HasSubstr("'quickgelu'"), HasSubstr("did you mean 'quick_gelu'")));
 }
 
 TEST(Architecture, IsDescribedByWidthsLayersPatchAndSize) {

@@ -88,6 +88,12 @@ TEST(LoadClip, WidthsThatNoMemoryHoldsAreRefusedAsABrokenCheckpoint) {
   EXPECT_THAT(complaint_about(tensors), HasSubstr("visual."));
 }
 
+TEST(LoadClip, PositionsThatNoMemoryHoldsAreRefusedAsABrokenCheckpoint) {
+  auto tensors = model::state_dict(random_clip());
+  tensors["positional_embedding"] = at::zeros({1}).expand({1 << 26, 1});  // [context_length, 128] is expected
+  EXPECT_THAT(complaint_about(tensors), HasSubstr("damaged"));
+}
+
 TEST(Initialise, HasTheDeviationsOfTheRelease) {
   model::Clip clip(tiny_architecture());
   model::initialise(clip);

@@ -23,14 +23,17 @@ class LinearImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Linear);
 
-/// Layer normalisation over the last axis, eps 1e-5, statistics in float32. weight, bias: [D].
+/// Layer normalisation over the last axis, statistics in float32. weight, bias: [D].
 class LayerNormImpl : public torch::nn::Module {
  public:
-  explicit LayerNormImpl(std::int64_t width);
+  LayerNormImpl(std::int64_t width, double epsilon);
   torch::Tensor forward(const torch::Tensor& x) const;  ///< [..., D] → [..., D]
 
   torch::Tensor weight;
   torch::Tensor bias;
+
+ private:
+  double epsilon_;
 };
 TORCH_MODULE(LayerNorm);
 

@@ -29,21 +29,24 @@ class AttentionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Attention);
 
-/// The block's multilayer perceptron: c_proj(QuickGELU(c_fc(x))).
+/// The block's multilayer perceptron: c_proj(activation(c_fc(x))). M is the tower's mlp_width.
 class MlpImpl : public torch::nn::Module {
  public:
-  explicit MlpImpl(std::int64_t width);
+  explicit MlpImpl(const TowerArchitecture& architecture);
   torch::Tensor forward(const torch::Tensor& x);  ///< [B, L, D] → [B, L, D]
 
-  Linear c_fc{nullptr};    ///< [4D, D]
-  Linear c_proj{nullptr};  ///< [D, 4D]
+  Linear c_fc{nullptr};    ///< [M, D]
+  Linear c_proj{nullptr};  ///< [D, M]
+
+ private:
+  Activation activation_;
 };
 TORCH_MODULE(Mlp);
 
 /// A pre-norm block: x += attn(ln_1(x)); x += mlp(ln_2(x)).
 class ResidualAttentionBlockImpl : public torch::nn::Module {
  public:
-  ResidualAttentionBlockImpl(std::int64_t width, std::int64_t heads, bool causal);
+  ResidualAttentionBlockImpl(const TowerArchitecture& architecture, bool causal);
   torch::Tensor forward(const torch::Tensor& x);  ///< [B, L, D] → [B, L, D]
 
   Attention attn{nullptr};
