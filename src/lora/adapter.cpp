@@ -2,10 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "clip_lora/core/errors.hpp"
+#include "projection.hpp"
 
 namespace clip_lora::lora {
 namespace {
@@ -26,10 +28,9 @@ ops::LowRank fresh_update(std::int64_t width, const LoraOptions& options, at::De
 
 ops::AttentionLora fresh_block(std::int64_t width, const LoraOptions& options, at::Device device) {
   ops::AttentionLora lora;
-  if (options.projections.q) lora.q = fresh_update(width, options, device);
-  if (options.projections.k) lora.k = fresh_update(width, options, device);
-  if (options.projections.v) lora.v = fresh_update(width, options, device);
-  if (options.projections.o) lora.o = fresh_update(width, options, device);
+  for (const Projection& projection : kProjections) {
+    if (options.projections.*projection.flag) lora.*projection.update = fresh_update(width, options, device);
+  }
   return lora;
 }
 
@@ -37,13 +38,8 @@ model::Transformer& tower_of(model::Clip& clip, Tower tower) {
   return tower == Tower::kText ? clip->transformer : clip->visual->transformer;
 }
 
-/// Calls visit(name, update) for each adapted projection, in the order q, k, v, o, under its name in adapter files.
-template <typename Visit>
-void for_each_update(const ops::AttentionLora& lora, const Visit& visit) {
-  if (lora.q) visit("q_proj", *lora.q);
-  if (lora.k) visit("k_proj", *lora.k);
-  if (lora.v) visit("v_proj", *lora.v);
-  if (lora.o) visit("proj", *lora.o);
+bool in_order(const AdaptedBlock& a, const AdaptedBlock& b) {
+  return std::pair(a.tower, a.index) < std::pair(b.tower, b.index);
 }
 
 /// [3D, D] with the updates of q, k and v merged into their thirds.
@@ -57,13 +53,17 @@ torch::Tensor merged_in_proj(const torch::Tensor& weight, const ops::AttentionLo
 
 }  // namespace
 
-Adapter::Adapter(const model::Clip& clip, const LoraOptions& options) : options_(options) {
+std::string to_string(Tower tower) { return tower == Tower::kText ? "text" : "vision"; }
+
+Adapter::Adapter(const model::Clip& clip, const LoraOptions& options)
+    : options_(options),
+      text_depth_(clip->architecture().text.layers),
+      vision_depth_(clip->architecture().vision.layers) {
   options_.validate();
   const auto add_tower = [&](Tower tower, const model::TowerArchitecture& architecture) {
     if (options_.rank > architecture.width) {
       throw ConfigError("--r " + std::to_string(options_.rank) + ": expected at most the " +
-                        (tower == Tower::kText ? "text" : "vision") + " tower's width, " +
-                        std::to_string(architecture.width));
+                        to_string(tower) + " tower's width, " + std::to_string(architecture.width));
     }
     for (const std::int64_t index : blocks_at(options_.position, architecture.layers)) {
       blocks_.push_back({tower, index, fresh_block(architecture.width, options_, clip->device())});
@@ -78,10 +78,36 @@ Adapter::Adapter(const model::Clip& clip, const LoraOptions& options) : options_
   }
 }
 
+Adapter::Adapter(const model::Clip& clip, const LoraOptions& options, std::vector<AdaptedBlock> blocks)
+    : options_(options),
+      blocks_(std::move(blocks)),
+      text_depth_(clip->architecture().text.layers),
+      vision_depth_(clip->architecture().vision.layers) {
+  TORCH_CHECK(!blocks_.empty() && std::is_sorted(blocks_.begin(), blocks_.end(), in_order),
+              "blocks out of order");
+  const auto is_text = [](const AdaptedBlock& block) { return block.tower == Tower::kText; };
+  const auto text_blocks = static_cast<std::size_t>(std::count_if(blocks_.begin(), blocks_.end(), is_text));
+  options_.encoder = text_blocks == 0                ? Encoder::kVision
+                     : text_blocks == blocks_.size() ? Encoder::kText
+                                                     : Encoder::kBoth;
+  options_.projections = {.q = false, .k = false, .v = false, .o = false};
+  for (const auto& block : blocks_) {
+    for_each_update(block.lora, [&](const Projection& projection, const ops::LowRank&) {
+      options_.projections.*projection.flag = true;
+    });
+  }
+  if (!is_at(options_.position)) {
+    const auto positions = every_position();
+    const auto fitting =
+        std::find_if(positions.begin(), positions.end(), [&](Position p) { return is_at(p); });
+    options_.position = fitting == positions.end() ? Position::kAll : *fitting;
+  }
+}
+
 std::vector<torch::Tensor> Adapter::parameters() const {
   std::vector<torch::Tensor> parameters;
   for (const auto& block : blocks_) {
-    for_each_update(block.lora, [&](const char*, const ops::LowRank& update) {
+    for_each_update(block.lora, [&](const Projection&, const ops::LowRank& update) {
       parameters.push_back(update.a);
       parameters.push_back(update.b);
     });
@@ -92,11 +118,11 @@ std::vector<torch::Tensor> Adapter::parameters() const {
 io::StateDict Adapter::state_dict() const {
   io::StateDict tensors;
   for (const auto& block : blocks_) {
-    const std::string prefix = std::string(block.tower == Tower::kText ? "" : "visual.") + "transformer.resblocks." +
-                               std::to_string(block.index) + ".attn.";
-    for_each_update(block.lora, [&](const char* name, const ops::LowRank& update) {
-      tensors[prefix + name + ".w_lora_A"] = update.a;
-      tensors[prefix + name + ".w_lora_B"] = update.b;
+    const std::string prefix = std::string(block.tower == Tower::kText ? "" : "visual.") +
+                               "transformer.resblocks." + std::to_string(block.index) + ".attn.";
+    for_each_update(block.lora, [&](const Projection& projection, const ops::LowRank& update) {
+      tensors[prefix + projection.name + ".w_lora_A"] = update.a;
+      tensors[prefix + projection.name + ".w_lora_B"] = update.b;
     });
   }
   return tensors;
@@ -106,6 +132,27 @@ std::int64_t Adapter::parameter_count() const {
   std::int64_t count = 0;
   for (const auto& parameter : parameters()) count += parameter.numel();
   return count;
+}
+
+bool Adapter::is_at(Position position) const {
+  const auto fits = [&](Tower tower, std::int64_t depth) {
+    std::vector<std::int64_t> adapted;
+    for (const auto& block : blocks_) {
+      if (block.tower == tower) adapted.push_back(block.index);
+    }
+    return adapted.empty() || adapted == blocks_at(position, depth);
+  };
+  return fits(Tower::kText, text_depth_) && fits(Tower::kVision, vision_depth_);
+}
+
+void Adapter::set_dropout(double dropout) {
+  options_.dropout = dropout;
+  options_.validate();
+  for (auto& block : blocks_) {
+    for (const Projection& projection : kProjections) {
+      if (auto& update = block.lora.*projection.update) update->dropout = dropout;
+    }
+  }
 }
 
 void Adapter::attach(model::Clip& clip) const {

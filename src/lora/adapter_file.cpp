@@ -1,211 +1,127 @@
 #include "clip_lora/lora/adapter_file.hpp"
 
-#include <ATen/ATen.h>
-#include <ATen/core/Dict.h>
-
-#include <map>
+#include <algorithm>
+#include <array>
+#include <fstream>
 #include <sstream>
-#include <vector>
+#include <string_view>
+#include <utility>
 
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/io/torch_pickle.hpp"
+#include "clip_lora/lora/summary.hpp"
+#include "stored_adapter.hpp"
 
 namespace clip_lora::lora {
 namespace {
 
-using io::new_pickle_dict;
-using io::PickleDict;
-using io::PickleValue;
+namespace fs = std::filesystem;
 
-/// "layer_3.q_proj.w_lora_A" → its tensor: the file's three levels of dictionaries, flattened.
-using FlatWeights = std::map<std::string, at::Tensor>;
+constexpr std::array kFormats = {std::pair{AdapterFormat::kAuthors, "authors"},
+                                 std::pair{AdapterFormat::kPeft, "peft"},
+                                 std::pair{AdapterFormat::kSafetensors, "safetensors"}};
 
-FlatWeights flat_weights(const Adapter& adapter) {
-  FlatWeights weights;
-  int layer = 0;
-  for (const auto& block : adapter.blocks()) {
-    const std::string prefix = "layer_" + std::to_string(layer++) + ".";
-    const auto add = [&](const char* projection, const std::optional<ops::LowRank>& update) {
-      if (!update) return;
-      weights[prefix + projection + ".w_lora_A"] = update->a;
-      weights[prefix + projection + ".w_lora_B"] = update->b;
-    };
-    add("q_proj", block.lora.q);
-    add("k_proj", block.lora.k);
-    add("v_proj", block.lora.v);
-    add("proj", block.lora.o);
-  }
-  return weights;
+std::string source_of(const fs::path& path) { return "adapter '" + path.string() + "'"; }
+
+/// Told by the first bytes of a file: a zip archive's, or a JSON object after a header length.
+AdapterFormat format_of(const fs::path& path, const std::string& source) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return AdapterFormat::kPeft;
+  std::array<char, 9> bytes{};
+  std::ifstream file(path, std::ios::binary);
+  if (!fs::is_regular_file(path, ignored) || !file)
+    throw CheckpointError(source + " is missing or cannot be read");
+  file.read(bytes.data(), bytes.size());
+  if (std::string_view(bytes.data(), 2) == "PK") return AdapterFormat::kAuthors;
+  if (bytes[8] == '{') return AdapterFormat::kSafetensors;
+  throw CheckpointError(
+      source + " is of no known format: expected a `.pt` of CLIP-LoRA (a PyTorch zip archive), a " +
+      "safetensors file that clip_lora wrote, or a folder of PEFT's (hint: is it a whole file?)");
 }
 
-/// Inserts `tensor` at the dotted `name`, making the dictionaries on the way.
-void insert_nested(PickleDict& dict, const std::string& name, const at::Tensor& tensor) {
-  const auto dot = name.find('.');
-  if (dot == std::string::npos) {
-    dict.insert(name, tensor.detach().cpu().contiguous());
+LoadedAdapter read(const fs::path& path, const std::string& source, const model::Clip& clip) {
+  switch (format_of(path, source)) {
+    case AdapterFormat::kAuthors:
+      return read_authors(path, source, clip);
+    case AdapterFormat::kPeft:
+      return read_peft(path, source, clip);
+    case AdapterFormat::kSafetensors:
+      break;
+  }
+  return read_safetensors_adapter(path, source, clip);
+}
+
+void require_same_backbone(const std::string& source, const AdapterContext& context, const model::Clip& clip,
+                           const std::string& fingerprint) {
+  if (fingerprint.empty() || context.backbone_fingerprint.empty() ||
+      context.backbone_fingerprint == fingerprint)
     return;
-  }
-  const std::string head = name.substr(0, dot);
-  if (!dict.contains(head)) dict.insert(head, new_pickle_dict());
-  PickleDict child = dict.at(head).toGenericDict();
-  insert_nested(child, name.substr(dot + 1), tensor);
+  const model::ClipArchitecture& architecture = clip->architecture();
+  throw CheckpointError(
+      source + " was trained on another backbone of the same shapes: on '" + context.backbone +
+      "' with the fingerprint " + context.backbone_fingerprint + ", but this model is '" +
+      model::published_name(architecture).value_or(model::describe(architecture)) +
+      "' with the fingerprint " + fingerprint + " (hint: load the checkpoint that it was trained on)");
 }
-
-PickleDict metadata_of(const LoraOptions& options) {
-  c10::List<std::string> params;
-  for (const auto& name : projection_names(options.projections)) params.push_back(name);
-  PickleDict metadata = new_pickle_dict();
-  metadata.insert("r", options.rank);
-  metadata.insert("alpha", options.alpha);
-  metadata.insert("encoder", to_string(options.encoder));
-  metadata.insert("params", params);
-  metadata.insert("position", to_string(options.position));
-  return metadata;
-}
-
-std::string shape_text(const at::Tensor& tensor) {
-  std::ostringstream text;
-  text << tensor.sizes();
-  return text.str();
-}
-
-/// Reads one adapter file; every complaint names it.
-class Reader {
- public:
-  explicit Reader(const std::filesystem::path& path)
-      : source_("adapter '" + path.string() + "'"), root_(read(path)) {}
-
-  [[noreturn]] void fail(const std::string& what) const { throw CheckpointError(source_ + " " + what); }
-
-  /// The dictionary under `key` of the file's outermost dictionary.
-  PickleDict section(const std::string& key) const { return dict(member(dict(root_, "the file"), key), key); }
-
-  /// Throws if the training settings in the file are not `options`.
-  void check_metadata(const LoraOptions& options) const {
-    const PickleDict metadata = section("metadata");
-    std::string differences;
-    const auto compare = [&](const char* key, const char* flag, const std::string& saved, const std::string& wanted) {
-      if (saved == wanted) return;
-      differences += "\n  " + std::string(key) + ": it was trained with " + flag + " " + saved + ", this run has " +
-                     flag + " " + wanted;
-    };
-    compare("r", "--r", number(member(metadata, "r"), "metadata.r"), number(options.rank, "r"));
-    compare("alpha", "--alpha", number(member(metadata, "alpha"), "metadata.alpha"), number(options.alpha, "alpha"));
-    compare("encoder", "--encoder", string(member(metadata, "encoder"), "metadata.encoder"), to_string(options.encoder));
-    compare("params", "--params", params(member(metadata, "params")), joined(projection_names(options.projections)));
-    compare("position", "--position", string(member(metadata, "position"), "metadata.position"),
-            to_string(options.position));
-    if (!differences.empty()) fail("does not fit this run:" + differences);
-  }
-
-  FlatWeights weights() const {
-    FlatWeights weights;
-    flatten(section("weights"), "", weights);
-    return weights;
-  }
-
- private:
-  static PickleValue read(const std::filesystem::path& path) {
-    try {
-      return io::read_torch_pickle(path);
-    } catch (const CheckpointError& error) {
-      throw CheckpointError(std::string("adapter ") + error.what());
-    }
-  }
-
-  PickleDict dict(const PickleValue& value, const std::string& where) const {
-    if (!value.isGenericDict()) fail("holds " + value.tagKind() + " as " + where + ", expected a dictionary");
-    return value.toGenericDict();
-  }
-
-  PickleValue member(const PickleDict& dictionary, const std::string& key) const {
-    const auto found = dictionary.find(key);
-    if (found == dictionary.end()) fail("lacks '" + key + "' (hint: is it an adapter of CLIP-LoRA?)");
-    return found->value();
-  }
-
-  std::string number(const PickleValue& value, const std::string& where) const {
-    if (!value.isInt() && !value.isDouble()) fail("holds " + value.tagKind() + " as " + where + ", expected a number");
-    std::ostringstream text;
-    text << (value.isInt() ? static_cast<double>(value.toInt()) : value.toDouble());
-    return text.str();
-  }
-
-  std::string string(const PickleValue& value, const std::string& where) const {
-    if (!value.isString()) fail("holds " + value.tagKind() + " as " + where + ", expected a string");
-    return value.toStringRef();
-  }
-
-  /// The saved list of projections in our order.
-  std::string params(const PickleValue& value) const {
-    if (!value.isList()) fail("holds " + value.tagKind() + " as metadata.params, expected a list");
-    std::vector<std::string> names;
-    for (const PickleValue& name : value.toListRef()) names.push_back(string(name, "an entry of metadata.params"));
-    try {
-      return joined(projection_names(parse_projections(names)));
-    } catch (const ConfigError& error) {
-      fail(std::string("has unknown metadata.params: ") + error.what());
-    }
-  }
-
-  static std::string joined(const std::vector<std::string>& names) {
-    std::string text;
-    for (const auto& name : names) text += (text.empty() ? "" : " ") + name;
-    return text;
-  }
-
-  void flatten(const PickleDict& dictionary, const std::string& prefix, FlatWeights& weights) const {
-    for (const auto& entry : dictionary) {
-      const std::string name = prefix + string(entry.key(), "a key of weights");
-      if (entry.value().isTensor()) {
-        weights[name] = entry.value().toTensor();
-      } else {
-        flatten(dict(entry.value(), name), name + ".", weights);
-      }
-    }
-  }
-
-  std::string source_;
-  PickleValue root_;
-};
 
 }  // namespace
 
-void save_adapter(const std::filesystem::path& path, const Adapter& adapter) {
-  PickleDict weights = new_pickle_dict();
-  for (const auto& [name, tensor] : flat_weights(adapter)) insert_nested(weights, name, tensor);
-  PickleDict root = new_pickle_dict();
-  root.insert("weights", weights);
-  root.insert("metadata", metadata_of(adapter.options()));
-  io::write_torch_pickle(path, root);
+std::string to_string(AdapterFormat format) {
+  return std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& row) { return row.first == format; })
+      ->second;
 }
 
-void load_adapter(const std::filesystem::path& path, Adapter& adapter) {
-  const Reader reader(path);
-  reader.check_metadata(adapter.options());
-  const FlatWeights found = reader.weights();
-  const FlatWeights expected = flat_weights(adapter);
+AdapterFormat parse_adapter_format(const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& [format, known] : kFormats) {
+    if (name == known) return format;
+    names.emplace_back(known);
+  }
+  throw ConfigError("adapter format '" + name + "': expected one of " + join_capped(names) +
+                    did_you_mean(name, names));
+}
 
-  std::vector<std::string> problems;
-  for (const auto& [name, tensor] : expected) {
-    const auto match = found.find(name);
-    if (match == found.end()) {
-      problems.push_back(name + " is missing");
-    } else if (match->second.sizes() != tensor.sizes()) {
-      problems.push_back(name + " has shape " + shape_text(match->second) + ", expected " + shape_text(tensor));
-    } else if (!match->second.is_floating_point()) {
-      problems.push_back(name + " is of no floating type");
-    }
+void save_adapter(const fs::path& path, const Adapter& adapter, const AdapterContext& context,
+                  AdapterFormat format) {
+  switch (format) {
+    case AdapterFormat::kAuthors:
+      return write_authors(path, adapter, context);
+    case AdapterFormat::kPeft:
+      return write_peft(path, adapter, context);
+    case AdapterFormat::kSafetensors:
+      return write_safetensors_adapter(path, adapter, context);
   }
-  for (const auto& [name, tensor] : found) {
-    if (!expected.contains(name)) problems.push_back(name + " is unexpected");
-  }
-  if (!problems.empty()) {
-    reader.fail("does not fit this model: " + join_capped(problems) + " (hint: was it trained on another backbone?)");
-  }
+}
 
-  const at::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : expected) tensor.copy_(found.at(name));
+LoadedAdapter load_adapter(const fs::path& path, const model::Clip& clip, const std::string& fingerprint) {
+  const std::string source = source_of(path);
+  LoadedAdapter loaded = read(path, source, clip);
+  if (loaded.context) require_same_backbone(source, *loaded.context, clip, fingerprint);
+  return loaded;
+}
+
+void require_same_options(const Adapter& adapter, const LoraOptions& options, const fs::path& source,
+                          const std::set<std::string>& flags) {
+  const AdapterSummary saved = summarise(adapter);
+  // A fresh adapter's summary, without making one: what the same words would be for these options.
+  std::ostringstream alpha;
+  alpha.precision(9);
+  alpha << alpha_of(options.scaling(), options.rank, /*rank_stabilised=*/true);
+  std::string params;
+  for (const auto& name : projection_names(options.projections)) params += (params.empty() ? "" : " ") + name;
+
+  std::string differences;
+  const auto compare = [&](const std::string& flag, const std::string& was, const std::string& wanted) {
+    if (was == wanted || !flags.contains(flag)) return;
+    differences += "\n  " + flag + ": it was trained with --" + flag + " " + was + ", this run has --" +
+                   flag + " " + wanted;
+  };
+  compare("r", saved.rank, std::to_string(options.rank));
+  compare("alpha", saved.alpha, alpha.str());
+  compare("encoder", saved.encoder, to_string(options.encoder));
+  compare("params", saved.params, params);
+  compare("position", saved.position, to_string(options.position));
+  if (!differences.empty())
+    throw CheckpointError(source_of(source) + " does not fit this run:" + differences);
 }
 
 }  // namespace clip_lora::lora

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
+#include <iomanip>
+#include <limits>
+#include <sstream>
 #include <utility>
 
 #include "clip_lora/core/errors.hpp"
@@ -14,9 +18,9 @@ constexpr std::array kEncoders = {std::pair{Encoder::kBoth, "both"}, std::pair{E
                                   std::pair{Encoder::kVision, "vision"}};
 
 constexpr std::array kPositions = {
-    std::pair{Position::kAll, "all"},         std::pair{Position::kBottom, "bottom"},
-    std::pair{Position::kMiddle, "mid"},      std::pair{Position::kUp, "up"},
-    std::pair{Position::kHalfUp, "half-up"},  std::pair{Position::kHalfBottom, "half-bottom"},
+    std::pair{Position::kAll, "all"},        std::pair{Position::kBottom, "bottom"},
+    std::pair{Position::kMiddle, "mid"},     std::pair{Position::kUp, "up"},
+    std::pair{Position::kHalfUp, "half-up"}, std::pair{Position::kHalfBottom, "half-bottom"},
     std::pair{Position::kTop3, "top3"}};
 
 template <typename Table>
@@ -28,7 +32,8 @@ std::vector<std::string> names_of(const Table& table) {
 
 template <typename Table, typename Value>
 std::string name_in(const Table& table, Value wanted) {
-  const auto found = std::find_if(table.begin(), table.end(), [&](const auto& row) { return row.first == wanted; });
+  const auto found =
+      std::find_if(table.begin(), table.end(), [&](const auto& row) { return row.first == wanted; });
   return found->second;
 }
 
@@ -38,7 +43,8 @@ auto value_in(const Table& table, const std::string& name, const std::string& fl
     if (name == known) return value;
   }
   const std::vector<std::string> names = names_of(table);
-  throw ConfigError(flag + " '" + name + "': expected one of " + join_capped(names) + did_you_mean(name, names));
+  throw ConfigError(flag + " '" + name + "': expected one of " + join_capped(names) +
+                    did_you_mean(name, names));
 }
 
 /// Ascending begin … end − 1.
@@ -46,6 +52,11 @@ std::vector<std::int64_t> range(std::int64_t begin, std::int64_t end) {
   std::vector<std::int64_t> indices;
   for (std::int64_t i = begin; i < end; ++i) indices.push_back(i);
   return indices;
+}
+
+double divisor(std::int64_t rank, bool rank_stabilised) {
+  const auto number = static_cast<double>(rank);
+  return rank_stabilised ? std::sqrt(number) : number;
 }
 
 }  // namespace
@@ -76,7 +87,8 @@ Projections parse_projections(const std::vector<std::string>& names) {
     } else if (name == "o") {
       projections.o = true;
     } else {
-      throw ConfigError("--params '" + name + "': expected any of q, k, v, o (hint: separate them by spaces)");
+      throw ConfigError("--params '" + name +
+                        "': expected any of q, k, v, o (hint: separate them by spaces)");
     }
   }
   return projections;
@@ -104,16 +116,36 @@ std::vector<std::int64_t> blocks_at(Position position, std::int64_t depth) {
   return {};
 }
 
+std::vector<Position> every_position() {
+  std::vector<Position> positions;
+  for (const auto& [position, name] : kPositions) positions.push_back(position);
+  return positions;
+}
+
+double update_scaling(double alpha, std::int64_t rank, bool rank_stabilised) {
+  return alpha / divisor(rank, rank_stabilised);
+}
+
+double alpha_of(double scaling, std::int64_t rank, bool rank_stabilised) {
+  const double product = scaling * divisor(rank, rank_stabilised);
+  std::ostringstream text;
+  text << std::setprecision(std::numeric_limits<double>::digits10) << product;
+  const double decimal = std::strtod(text.str().c_str(), nullptr);
+  return update_scaling(decimal, rank, rank_stabilised) == scaling ? decimal : product;
+}
+
 void LoraOptions::validate() const {
-  const auto require = [](bool valid, const std::string& flag, const std::string& got, const std::string& expected) {
+  const auto require = [](bool valid, const std::string& flag, const std::string& got,
+                          const std::string& expected) {
     if (!valid) throw ConfigError(flag + " " + got + ": expected " + expected);
   };
   require(rank >= 1, "--r", std::to_string(rank), "at least 1");
   require(alpha > 0.0 && std::isfinite(alpha), "--alpha", std::to_string(alpha), "a number above 0");
   require(dropout >= 0.0 && dropout < 1.0, "--dropout_rate", std::to_string(dropout), "a number in [0, 1)");
-  require(projections.q || projections.k || projections.v || projections.o, "--params", "''", "any of q, k, v, o");
+  require(projections.q || projections.k || projections.v || projections.o, "--params", "''",
+          "any of q, k, v, o");
 }
 
-double LoraOptions::scaling() const { return alpha / std::sqrt(static_cast<double>(rank)); }
+double LoraOptions::scaling() const { return update_scaling(alpha, rank, rank_stabilised); }
 
 }  // namespace clip_lora::lora

@@ -53,8 +53,11 @@ model::Clip golden_clip() { return model::load_clip(golden_tensors("tiny_clip.sa
 
 TEST(AdapterFile, LoadsWhatTheReferenceWrote) {
   CLIP_LORA_NEEDS_TEST_DATA();
-  lora::Adapter adapter(golden_clip(), {});
-  lora::load_adapter(golden_file("reference_lora_weights.pt"), adapter);
+  const auto loaded = lora::load_adapter(golden_file("reference_lora_weights.pt"), golden_clip(), "any");
+  EXPECT_EQ(loaded.format, lora::AdapterFormat::kAuthors);
+  EXPECT_FALSE(loaded.context.has_value());
+  const lora::Adapter& adapter = loaded.adapter;
+  lora::require_same_options(adapter, {}, "");
   const auto expected = below(golden_tensors("trajectory.safetensors"), "final/");
   ASSERT_EQ(adapter.state_dict().size(), expected.size());
   for (const auto& [name, tensor] : expected)
@@ -65,9 +68,8 @@ TEST(AdapterFile, SavedAgainTheReferencesAdapterReadsInPythonAsTheReferences) {
   CLIP_LORA_NEEDS_TEST_DATA();
   CLIP_LORA_NEEDS_PYTHON();
   const TemporaryFolder folder;
-  lora::Adapter adapter(golden_clip(), {});
-  lora::load_adapter(golden_file("reference_lora_weights.pt"), adapter);
-  lora::save_adapter(folder / "ours.pt", adapter);
+  const auto loaded = lora::load_adapter(golden_file("reference_lora_weights.pt"), golden_clip(), "");
+  lora::save_adapter(folder / "ours.pt", loaded.adapter, {});
   const json ours = load_in_python(folder / "ours.pt", folder);
   const json reference = load_in_python(golden_file("reference_lora_weights.pt"), folder);
   EXPECT_EQ(ours["weights"], reference["weights"]);
@@ -85,7 +87,9 @@ TEST(AdapterFile, ReadsInPythonWithTheDocumentedKeysAndTheSameTensors) {
   options.position = lora::Position::kUp;
   const lora::Adapter adapter(random_clip(), options);
   randomise(adapter);
-  lora::save_adapter(folder / "adapter.pt", adapter);
+  lora::AdapterContext context;
+  context.backbone = "ViT-X/1";
+  lora::save_adapter(folder / "adapter.pt", adapter, context);
   const json loaded = load_in_python(folder / "adapter.pt", folder);
 
   const json metadata = {

@@ -1,19 +1,75 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "clip_lora/lora/adapter.hpp"
 
 namespace clip_lora::lora {
 
-/// Saves A's and B's in the file format of the CLIP-LoRA release: a PyTorch zip pickle of `{"weights":
-/// {"layer_<i>": {"q_proj": {"w_lora_A", "w_lora_B"}, …, "proj"}}, "metadata": {r, alpha, encoder, params, position}}`,
-/// which `torch.load(weights_only=True)` reads. Atomic. Throws ConfigError if the path cannot be written.
-void save_adapter(const std::filesystem::path& path, const Adapter& adapter);
+/// How an adapter is stored; told by content.
+enum class AdapterFormat {
+  kAuthors,  ///< `.pt` of the CLIP-LoRA release: one rank and alpha, layers counted from the text tower on
+  kPeft,     ///< a folder with adapter_config.json and adapter_model.safetensors (or .bin), names of Hugging
+             ///< Face's CLIPModel
+  kSafetensors  ///< ours: one file, names of Adapter::state_dict(), everything else in the metadata
+};
 
-/// Copies the A's and B's of a file in that format into `adapter`. Throws CheckpointError if the file is missing or
-/// unreadable, if its rank, alpha, encoder, params or position differ from the adapter's options (all that differ are
-/// named), or if tensors are missing, unexpected or wrongly shaped.
-void load_adapter(const std::filesystem::path& path, Adapter& adapter);
+std::string to_string(AdapterFormat format);                  ///< "authors", "peft", "safetensors"
+AdapterFormat parse_adapter_format(const std::string& name);  ///< throws ConfigError with the nearest name
+
+/// What an adapter was trained for, so that it is not used for something else. Kept as JSON: in the authors'
+/// file under a metadata key of its own, `clip_lora`, which their code does not look at; in a PEFT folder as
+/// `clip_lora.json`; in ours in the header's metadata.
+struct AdapterContext {
+  std::string backbone;              ///< e.g. "ViT-B/16"
+  std::string backbone_fingerprint;  ///< of model::fingerprint
+  std::string dataset;
+  std::vector<std::string> class_names;
+  std::vector<std::string> templates;
+  nlohmann::ordered_json preprocessing;  ///< see image::Preprocessing
+
+  bool operator==(const AdapterContext&) const = default;
+};
+
+/// A context as the JSON that every format keeps.
+nlohmann::ordered_json context_json(const AdapterContext& context);
+
+struct LoadedAdapter {
+  Adapter adapter;  ///< on the model's device, float32, not attached
+  AdapterFormat format;
+  std::optional<AdapterContext> context;  ///< nothing if the file came from elsewhere
+};
+
+/// Writes `path` in `format`: a file, for kPeft a folder. A file or a new folder is there whole or not at
+/// all; in a folder that is not empty the three files are replaced, each whole, and others stay. Throws
+/// ConfigError if it cannot be written, or if the format cannot say what the adapter is (kAuthors: ranks,
+/// scalings, projections or layers that differ between blocks). What is written in kAuthors is read by
+/// `torch.load(weights_only=True)`, in kPeft by PEFT's `PeftModel.from_pretrained`. Scalings are translated
+/// exactly: kAuthors' alpha is that of alpha / √rank, kPeft keeps alpha and use_rslora, kSafetensors the
+/// scalings themselves.
+void save_adapter(const std::filesystem::path& path, const Adapter& adapter, const AdapterContext& context,
+                  AdapterFormat format = AdapterFormat::kAuthors);
+
+/// Reads an adapter for `clip` in any format: rank, scaling, placement and dropout are the file's (the
+/// release's files say no dropout: the default). `fingerprint` is the model's; "" skips the comparison.
+/// Throws CheckpointError if the file or folder is missing, unreadable or of no known format, if tensors are
+/// missing, unexpected or wrongly shaped for this model (all at once, ten and a count), if it was trained on
+/// another backbone of the same shapes, and for what CLIP-LoRA cannot be: another method of PEFT (DoRA,
+/// biases, modules_to_save, …), naming what was found.
+LoadedAdapter load_adapter(const std::filesystem::path& path, const model::Clip& clip,
+                           const std::string& fingerprint);
+
+/// Throws CheckpointError that names rank, alpha, encoder, params and position wherever `adapter`'s differ
+/// from `options`, alpha by the scaling that it gives. `source`: the adapter's file.
+/// Only what `flags` names is compared. Dropout may differ.
+void require_same_options(const Adapter& adapter, const LoraOptions& options,
+                          const std::filesystem::path& source,
+                          const std::set<std::string>& flags = {"r", "alpha", "encoder", "params",
+                                                                "position"});
 
 }  // namespace clip_lora::lora
