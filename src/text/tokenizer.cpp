@@ -10,6 +10,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "byte_symbols.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "embedded.hpp"
 #include "html_unescape.hpp"
@@ -19,32 +20,9 @@
 namespace clip_lora::text {
 namespace {
 
-constexpr std::string_view kEndOfWord = "</w>";
 // Ids 0 … 255 are bytes, 256 … 511 bytes that end a word; then come the merges.
 constexpr std::int64_t kBytes = 256;
 constexpr std::size_t kShownBytes = 200;  // of a text in a message
-
-struct ByteSymbol {
-  std::uint8_t byte;
-  std::string symbol;  ///< what the merges file writes for it
-};
-
-/// The 256 bytes in the order of their ids: first those that are printable in Latin-1, each written as its
-/// character, then the others, written as the characters from U+0100 on.
-std::vector<ByteSymbol> byte_symbols() {
-  const auto is_printable = [](int byte) {
-    return ('!' <= byte && byte <= '~') || (0xA1 <= byte && byte <= 0xAC) || 0xAE <= byte;
-  };
-  std::vector<ByteSymbol> printable;
-  std::vector<ByteSymbol> others;
-  for (int byte = 0; byte < kBytes; ++byte) {
-    auto& group = is_printable(byte) ? printable : others;
-    const auto character = static_cast<char32_t>(is_printable(byte) ? byte : kBytes + group.size());
-    group.push_back({static_cast<std::uint8_t>(byte), encode_utf8({&character, 1})});
-  }
-  printable.insert(printable.end(), others.begin(), others.end());
-  return printable;
-}
 
 std::uint64_t pair_key(std::int64_t left, std::int64_t right) {
   return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint64_t>(right);
