@@ -26,13 +26,15 @@ namespace {
 using namespace clip_lora;
 
 // The token embedding, 49,408 rows as the tokenizer wants, is most of the file: hence the narrow text tower.
-const model::ClipArchitecture kArchitecture = {.vision = {.width = 128, .layers = 4, .heads = 2},
-                                               .text = {.width = 64, .layers = 2, .heads = 1},
-                                               .patch_size_px = 8,
-                                               .image_size_px = 32,
-                                               .context_length = 77,
-                                               .vocabulary = text::kVocabularySize,
-                                               .embedding = 64};
+const model::ClipArchitecture kArchitecture = {
+    .vision = {.width = 128, .layers = 4, .mlp_width = 512, .heads = 2},
+    .text = {.width = 64, .layers = 2, .mlp_width = 256, .heads = 1},
+    .patch_size_px = 8,
+    .image_size_px = 32,
+    .context_length = 77,
+    .vocabulary = text::kVocabularySize,
+    .embedding = 64};
+const image::Preprocessing kPreprocessing = {.size_px = 32, .resize_px = 32};
 constexpr int kPictureSize = 64;       // px, cropped or scaled to the model's size
 constexpr std::int64_t kWarmup = 200;  // steps
 constexpr double kLargestLogitScale = 100.0;
@@ -70,14 +72,13 @@ at::Tensor as_tensor(const image::Image& view) {
 
 /// The whole picture or a random view of it, half of the time each. → [B, 3, R, R]
 at::Tensor random_views(const std::vector<const Picture*>& pictures, std::mt19937_64& generator) {
-  const int size_px = static_cast<int>(kArchitecture.image_size_px);
   std::vector<at::Tensor> views;
   for (const Picture* picture : pictures) {
     auto view = image::draw_training_view(kPictureSize, kPictureSize, generator);
     if (generator() % 2 == 0) view.box = {0, 0, kPictureSize, kPictureSize};
-    views.push_back(as_tensor(image::training_view(picture->image, view, size_px)));
+    views.push_back(as_tensor(image::training_view(picture->image, view, kPreprocessing)));
   }
-  return data::normalise(at::stack(views), at::kCPU, at::kFloat);
+  return data::normalise(at::stack(views), kPreprocessing, at::kCPU, at::kFloat);
 }
 
 /// What a caption tells of a picture: always the shape, sometimes its paint and paper.
@@ -122,7 +123,8 @@ class Pretraining {
     seed_everything(settings.seed);
     model::initialise(clip_);
     for (auto& parameter : clip_->parameters()) parameter.requires_grad_(true);
-    // Random codes tell thirty words apart as well as learned ones do, and 49,408 rows would take most of the time.
+    // Random codes tell thirty words apart as well as learned ones do, and 49,408 rows would take most of the
+    // time.
     clip_->token_embedding->weight.requires_grad_(false);
     clip_->train();
   }
@@ -200,16 +202,15 @@ double zero_shot_accuracy(model::Clip& clip, data::ShapeLook look) {
   std::vector<at::Tensor> views;
   std::vector<std::int64_t> labels;
   for (const Picture& picture : pictures) {
-    views.push_back(
-        as_tensor(image::evaluation_view(picture.image, static_cast<int>(kArchitecture.image_size_px))));
+    views.push_back(as_tensor(image::evaluation_view(picture.image, kPreprocessing)));
     labels.push_back(picture.scene.label);
   }
   const auto prompts =
       train::class_prompts(text::Tokenizer(), data::shape_class_names(), std::string(text::kDefaultTemplate),
                            kArchitecture.context_length);
   const at::NoGradGuard no_grad;
-  const auto features =
-      ops::l2_normalise(clip->encode_image(data::normalise(at::stack(views), at::kCPU, at::kFloat)));
+  const auto features = ops::l2_normalise(
+      clip->encode_image(data::normalise(at::stack(views), kPreprocessing, at::kCPU, at::kFloat)));
   const auto predicted =
       engine::classification_logits(features, train::class_features(clip, prompts)).argmax(1);
   return 100.0 * predicted.eq(torch::tensor(labels)).to(at::kDouble).mean().item<double>();
@@ -236,6 +237,6 @@ int main(int argc, char** argv) {
   std::printf("zero-shot, thermal  %.2f %%\n", zero_shot_accuracy(clip, data::ShapeLook::kThermal));
   io::StateDict halves;
   for (const auto& [name, tensor] : model::state_dict(clip)) halves[name] = tensor.to(at::kHalf);
-  io::write_safetensors(settings.out, halves);
+  io::write_safetensors(settings.out, halves, model::checkpoint_metadata(kArchitecture, kPreprocessing));
   std::printf("wrote %s\n", settings.out.c_str());
 }

@@ -14,7 +14,8 @@ struct Command {
   int (*run)(const std::vector<std::string>& arguments);
 };
 
-constexpr std::array kCommands = {Command{"demo", demo_command}};
+constexpr std::array kCommands = {Command{"demo", demo_command}, Command{"export", export_command},
+                                  Command{"inspect", inspect_command}};
 
 constexpr int kOtherFailure = 1;
 constexpr int kUsageFailure = 2;

@@ -73,14 +73,20 @@ void OptionTable::add(const std::string& name, bool& field, const std::string& h
   entries_.push_back({name, flag, from_json, [&field] { return json(field); }});
 }
 
-void OptionTable::add(const std::string& name, const std::function<void(const std::vector<std::string>&)>& read,
-                      const std::function<std::vector<std::string>()>& write, bool list, const std::string& help) {
-  CLI::Option* flag = app_->add_option("--" + name, [read](const std::vector<std::string>& words) {
-    read(words);
-    return true;
-  }, help);
+void OptionTable::add(const std::string& name,
+                      const std::function<void(const std::vector<std::string>&)>& read,
+                      const std::function<std::vector<std::string>()>& write, bool list,
+                      const std::string& help) {
+  CLI::Option* flag = app_->add_option(
+      "--" + name,
+      [read](const std::vector<std::string>& words) {
+        read(words);
+        return true;
+      },
+      help);
   flag->group(group_)->type_name("TEXT");
-  if (list) flag->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();  // up to the next flag
+  if (list)
+    flag->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();  // up to the next flag
   flag->default_str(CLI::detail::join(write(), " "));
   const auto from_json = [read, name, list](const json& value) {
     if (!list && value.is_string()) return read({value.get<std::string>()});
@@ -89,12 +95,18 @@ void OptionTable::add(const std::string& name, const std::function<void(const st
     }
     read(value.get<std::vector<std::string>>());
   };
-  entries_.push_back({name, flag, from_json, [write, list] { return list ? json(write()) : json(write().front()); }});
+  entries_.push_back(
+      {name, flag, from_json, [write, list] { return list ? json(write()) : json(write().front()); }});
+}
+
+void OptionTable::add_argument(const std::string& name, std::string& field, const std::string& help) {
+  app_->add_option(name, field, help)->required()->type_name("");
 }
 
 bool OptionTable::parse(const std::vector<std::string>& arguments) {
   try {
-    app_->parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them from the back
+    app_->parse(
+        std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them from the back
   } catch (const CLI::CallForHelp& help) {
     app_->exit(help);
     return false;
@@ -102,6 +114,9 @@ bool OptionTable::parse(const std::vector<std::string>& arguments) {
     throw ConfigError(error.what() + std::string(" (hint: ") + app_->get_name() + " --help)");
   }
   refuse_leftovers();
+  for (const auto& entry : entries_) {
+    if (entry.flag->count() > 0) given_.insert(entry.name);
+  }
   if (!config_path_.empty()) read_config(config_path_);
   return true;
 }
@@ -109,7 +124,8 @@ bool OptionTable::parse(const std::vector<std::string>& arguments) {
 void OptionTable::refuse_leftovers() const {
   const std::vector<std::string> leftovers = app_->remaining();
   if (leftovers.empty()) return;
-  const auto flag = std::find_if(leftovers.begin(), leftovers.end(), [](const auto& word) { return word.starts_with('-'); });
+  const auto flag = std::find_if(leftovers.begin(), leftovers.end(),
+                                 [](const auto& word) { return word.starts_with('-'); });
   if (flag == leftovers.end()) throw ConfigError("unexpected argument '" + leftovers.front() + "'");
   std::vector<std::string> known = names();
   known.insert(known.end(), {"config", "print_config", "help"});
@@ -121,7 +137,8 @@ void OptionTable::refuse_leftovers() const {
 void OptionTable::read_config(const std::filesystem::path& path) {
   const std::string source = "configuration file '" + path.string() + "': ";
   std::ifstream file(path);
-  if (!std::filesystem::is_regular_file(path) || !file) throw ConfigError(source + "it is missing or cannot be read");
+  if (!std::filesystem::is_regular_file(path) || !file)
+    throw ConfigError(source + "it is missing or cannot be read");
   json config;
   try {
     config = json::parse(file);
@@ -130,9 +147,11 @@ void OptionTable::read_config(const std::filesystem::path& path) {
   }
   if (!config.is_object()) throw ConfigError(source + "expected a JSON object, got " + config.type_name());
   for (const auto& [key, value] : config.items()) {
-    const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == key; });
-    if (entry == entries_.end()) throw ConfigError(source + "unknown key '" + key + "'" + did_you_mean(key, names()));
-    if (entry->flag->count() > 0) continue;  // the command line wins
+    const auto entry =
+        std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == key; });
+    if (entry == entries_.end())
+      throw ConfigError(source + "unknown key '" + key + "'" + did_you_mean(key, names()));
+    if (!given_.insert(key).second) continue;  // the command line wins
     try {
       entry->from_json(value);
     } catch (const ConfigError& error) {

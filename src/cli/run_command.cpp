@@ -9,14 +9,16 @@ namespace clip_lora::cli {
 
 int run_command(const std::vector<std::string>& arguments) {
   RunOptions options;
-  OptionTable table("clip_lora", "Adapts CLIP to a classification task from a few labelled images per class (CLIP-LoRA).\n"
-                                 "Other commands: clip_lora demo");
+  OptionTable table("clip_lora",
+                    "Adapts CLIP to a classification task from a few labelled images per class (CLIP-LoRA).\n"
+                    "Other commands: clip_lora demo, clip_lora export, clip_lora inspect");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
   if (table.print_config()) {
     std::cout << table.to_json().dump(2) << "\n";
     return 0;
   }
+  options.given = table.given();
   run(options);
   return 0;
 }

@@ -33,25 +33,19 @@ void DataOptions::validate() const {
   require(shots >= 1, "--shots", shots, "at least 1");
 }
 
-void ModelOptions::validate() const {
-  if (checkpoint.empty()) {
-    throw ConfigError("--checkpoint is missing: expected the safetensors file of a " + backbone +
-                      " with OpenAI's key names");
-  }
-}
-
 void TrainingOptions::validate() const {
   require(iterations_per_shot >= 1, "--n_iters", iterations_per_shot, "at least 1");
   require(batch_size >= 1, "--batch_size", batch_size, "at least 1");
-  require(optimiser.learning_rate > 0.0 && std::isfinite(optimiser.learning_rate), "--lr", optimiser.learning_rate,
-          "a number above 0");
+  require(optimiser.learning_rate > 0.0 && std::isfinite(optimiser.learning_rate), "--lr",
+          optimiser.learning_rate, "a number above 0");
 }
 
 void OutputOptions::validate() const {
   require(!filename.empty() && filename.find('/') == std::string::npos, "--filename", "'" + filename + "'",
           "a file name without folders");
-  if (eval_only && save_path.empty()) {
-    throw ConfigError("--eval_only needs --save_path, the folder that the adapter was saved under");
+  if (eval_only && save_path.empty() && adapter.empty()) {
+    throw ConfigError(
+        "--eval_only needs --adapter, or --save_path, the folder that the adapter was saved under");
   }
 }
 
@@ -77,8 +71,8 @@ std::filesystem::path RunOptions::result_folder() const {
       backbone += static_cast<char>(std::tolower(static_cast<unsigned char>(character)));
     }
   }
-  return std::filesystem::path(output.save_path) / backbone / data.dataset / (std::to_string(data.shots) + "shots") /
-         ("seed" + std::to_string(data.seed));
+  return std::filesystem::path(output.save_path) / backbone / data.dataset /
+         (std::to_string(data.shots) + "shots") / ("seed" + std::to_string(data.seed));
 }
 
 void bind(OptionTable& table, RunOptions& options) {
@@ -89,18 +83,22 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("seed", options.data.seed, "seed of the few-shot sample and of training");
 
   table.group("Model");
-  table.add("backbone", options.model.backbone, "name of the CLIP that --checkpoint must hold");
-  table.add("checkpoint", options.model.checkpoint, "safetensors file with OpenAI's key names");
+  bind(table, options.model);
 
   table.group("LoRA");
   lora::LoraOptions& lora = options.lora;
-  table.add("encoder", [&lora](const auto& words) { lora.encoder = lora::parse_encoder(words.front()); },
-            [&lora] { return std::vector{lora::to_string(lora.encoder)}; }, false, "towers to adapt: both, text, vision");
-  table.add("position", [&lora](const auto& words) { lora.position = lora::parse_position(words.front()); },
-            [&lora] { return std::vector{lora::to_string(lora.position)}; }, false,
-            "blocks to adapt: all, bottom, mid, up, half-up, half-bottom, top3");
-  table.add("params", [&lora](const auto& words) { lora.projections = lora::parse_projections(words); },
-            [&lora] { return lora::projection_names(lora.projections); }, true, "projections to adapt: any of q k v o");
+  table.add(
+      "encoder", [&lora](const auto& words) { lora.encoder = lora::parse_encoder(words.front()); },
+      [&lora] { return std::vector{lora::to_string(lora.encoder)}; }, false,
+      "towers to adapt: both, text, vision");
+  table.add(
+      "position", [&lora](const auto& words) { lora.position = lora::parse_position(words.front()); },
+      [&lora] { return std::vector{lora::to_string(lora.position)}; }, false,
+      "blocks to adapt: all, bottom, mid, up, half-up, half-bottom, top3");
+  table.add(
+      "params", [&lora](const auto& words) { lora.projections = lora::parse_projections(words); },
+      [&lora] { return lora::projection_names(lora.projections); }, true,
+      "projections to adapt: any of q k v o");
   table.add("r", lora.rank, "rank of A and B");
   table.add("alpha", lora.alpha, "the update is scaled by alpha / sqrt(r)");
   table.add("dropout_rate", lora.dropout, "dropout on the adapters' input, [0, 1)");
@@ -111,13 +109,18 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("batch_size", options.training.batch_size, "images per iteration");
 
   table.group("Results");
-  table.add("save_path", options.output.save_path, "folder for adapter and results; without it they are printed only");
+  table.add(
+      "adapter", options.output.adapter,
+      "adapter to go on from, or with --eval_only to evaluate: the authors' .pt, a PEFT folder, or ours");
+  table.add("save_path", options.output.save_path,
+            "folder for adapter and results; without it they are printed only");
   table.add("filename", options.output.filename, "name of the adapter's file, .pt is added");
   table.add("eval_only", options.output.eval_only, "evaluate the saved adapter instead of training one");
 
   table.group("Computing");
   table.add("device", options.compute.device, "auto, cpu, cuda or cuda:N");
-  table.add("precision", options.compute.precision, "auto (fp16 on CUDA, fp32 on the CPU), fp32, fp16 or bf16");
+  table.add("precision", options.compute.precision,
+            "auto (fp16 on CUDA, fp32 on the CPU), fp32, fp16 or bf16");
   table.add("verbose", options.compute.verbose, "say more");
   table.add("quiet", options.compute.quiet, "print accuracies and errors only");
 }

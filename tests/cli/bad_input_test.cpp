@@ -46,7 +46,8 @@ TEST(Program, OffersTheNearestCommandForAnUnknownOne) {
   const Outcome outcome = run_program({"dema"});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_EQ(outcome.errors,
-            "clip_lora: unknown command 'dema': expected demo or flags (hint: did you mean 'demo'?)\n");
+            "clip_lora: unknown command 'dema': expected demo, export, inspect or flags (hint: did you mean "
+            "'demo'?)\n");
 }
 
 TEST(Program, OffersTheNearestFlagForAnUnknownOne) {
@@ -89,6 +90,20 @@ TEST(BadInput, AMissingCheckpointIsNamed) {
   const SmallTask task;
   const std::string missing = (task / "missing.safetensors").string();
   EXPECT_THAT(one_line(task, {{"--checkpoint", missing}}, 4), HasSubstr(missing));
+}
+
+TEST(BadInput, AFolderWithoutACheckpointListsWhatWasLookedForAndHowToFetchIt) {
+  const SmallTask task;
+  const std::string folder = (task / "data").string();
+  const std::string errors = refusal(task, {{"--checkpoint", folder}}, 4);
+  EXPECT_THAT(errors, HasSubstr(folder + "/model.safetensors"));
+  EXPECT_THAT(errors, HasSubstr(folder + "/ViT-B-16.pt"));
+  EXPECT_THAT(errors, HasSubstr("scripts/get_checkpoint.sh ViT-B/16"));
+}
+
+TEST(BadInput, AnUnknownActivationIsRefusedWithTheNearestName) {
+  const SmallTask task;
+  EXPECT_THAT(one_line(task, {{"--activation", "quickgelu"}}, 2), HasSubstr("did you mean 'quick_gelu'"));
 }
 
 TEST(BadInput, ATruncatedCheckpointIsNamed) {

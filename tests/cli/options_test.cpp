@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "clip_lora/cli/export.hpp"
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/cli/run_options.hpp"
 #include "clip_lora/core/errors.hpp"
@@ -61,6 +62,7 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"seed", -7},
                            {"backbone", "ViT-L/14"},
                            {"checkpoint", "b.safetensors"},
+                           {"activation", "gelu"},
                            {"encoder", "vision"},
                            {"position", "half-up"},
                            {"params", {"q", "o"}},
@@ -70,6 +72,7 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"lr", 0.25},
                            {"n_iters", 11},
                            {"batch_size", 5},
+                           {"adapter", "a.pt"},
                            {"save_path", "out"},
                            {"filename", "adapter"},
                            {"eval_only", true},
@@ -105,6 +108,7 @@ void expect_in_fields(const RunOptions& options) {
   EXPECT_EQ(options.data.seed, -7);
   EXPECT_EQ(options.model.backbone, "ViT-L/14");
   EXPECT_EQ(options.model.checkpoint, "b.safetensors");
+  EXPECT_EQ(options.model.activation, "gelu");
   EXPECT_EQ(options.lora.encoder, lora::Encoder::kVision);
   EXPECT_EQ(options.lora.position, lora::Position::kHalfUp);
   EXPECT_EQ(options.lora.projections, (lora::Projections{.q = true, .k = false, .v = false, .o = true}));
@@ -114,6 +118,7 @@ void expect_in_fields(const RunOptions& options) {
   EXPECT_EQ(options.training.optimiser.learning_rate, 0.25);
   EXPECT_EQ(options.training.iterations_per_shot, 11);
   EXPECT_EQ(options.training.batch_size, 5);
+  EXPECT_EQ(options.output.adapter, "a.pt");
   EXPECT_EQ(options.output.save_path, "out");
   EXPECT_EQ(options.output.filename, "adapter");
   EXPECT_TRUE(options.output.eval_only);
@@ -155,6 +160,15 @@ TEST(RunOptions, FlagsWinOverTheConfigurationFileWhereverTheyStand) {
 
 TEST(RunOptions, AFlagSetToItsDefaultStillWinsOverTheConfigurationFile) {
   EXPECT_EQ(parsed({"--config", ConfigFile(json{{"shots", 8}}).path(), "--shots", "16"}).data.shots, 16);
+}
+
+TEST(RunOptions, TheTableKnowsWhatWasWrittenOut) {
+  const ConfigFile config(json{{"shots", 8}, {"r", 16}});
+  RunOptions options;
+  OptionTable table("clip_lora", "");
+  cli::bind(table, options);
+  EXPECT_TRUE(table.parse({"--config", config.path(), "--shots", "2", "--alpha", "1"}));
+  EXPECT_THAT(table.given(), ElementsAre("alpha", "r", "shots"));
 }
 
 TEST(RunOptions, UnknownFlagsAndWordsAreRefused) {
@@ -238,10 +252,10 @@ TEST(RunOptions, ValidationNamesTheFlagTheValueAndWhatIsAllowed) {
   EXPECT_THAT(complaint([](RunOptions& o) { o.lora.projections = lora::parse_projections({}); }),
               HasSubstr("--params"));
   EXPECT_THAT(complaint([](RunOptions& o) { o.data.dataset = ""; }), HasSubstr("--dataset is missing"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.model.checkpoint = ""; }),
-              HasSubstr("--checkpoint is missing"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.model.activation = "quickgelu"; }),
+              HasSubstr("did you mean 'quick_gelu'"));
   EXPECT_THAT(complaint([](RunOptions& o) { o.output.eval_only = true; }),
-              HasSubstr("--eval_only needs --save_path"));
+              HasSubstr("--eval_only needs --adapter, or --save_path"));
   EXPECT_THAT(complaint([](RunOptions& o) { o.output.filename = "a/b"; }), HasSubstr("--filename 'a/b'"));
   EXPECT_EQ(complaint([](RunOptions& o) { o.compute.verbose = o.compute.quiet = true; }),
             "--verbose and --quiet exclude each other");
@@ -270,12 +284,20 @@ TEST(Readme, NamesEveryFlag) {
   for (const auto& [key, value] : kOtherValues.items()) EXPECT_THAT(readme, HasSubstr("| `--" + key + "` |"));
 }
 
+TEST(Readme, NamesEveryFlagOfExport) {
+  const std::string readme = read_bytes(CLIP_LORA_SOURCE_DIR "/README.md");
+  cli::ExportOptions options;
+  OptionTable table("clip_lora export", "");
+  cli::bind(table, options);
+  const auto flags = table.to_json();
+  for (const auto& [key, value] : flags.items()) EXPECT_THAT(readme, HasSubstr("`--" + key));
+}
+
 TEST(Configs, EveryShippedFileLoadsAndIsValid) {
   int files = 0;
   for (const auto& file : std::filesystem::directory_iterator(CLIP_LORA_SOURCE_DIR "/configs")) {
     RunOptions options = parsed({"--config", file.path().string()});
     if (options.data.dataset.empty()) options.data.dataset = "eurosat";
-    if (options.model.checkpoint.empty()) options.model.checkpoint = "some.safetensors";
     EXPECT_NO_THROW(options.validate()) << file.path();
     ++files;
   }

@@ -40,8 +40,8 @@ std::string Outcome::line(const std::string& word) const {
   return output.substr(begin, output.find('\n', begin) - begin);
 }
 
-Program::Program(const std::vector<std::string>& arguments) {
-  std::vector<std::string> words = {CLIP_LORA_PROGRAM};
+Program::Program(const std::vector<std::string>& arguments, const std::string& executable) {
+  std::vector<std::string> words = {executable};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> environment = environment_without_gpus();
   constexpr int kWrite = O_WRONLY | O_CREAT | O_TRUNC;
@@ -50,10 +50,10 @@ Program::Program(const std::vector<std::string>& arguments) {
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, (folder_ / "output").c_str(), kWrite, 0600);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, (folder_ / "errors").c_str(), kWrite, 0600);
-  const int error = posix_spawn(&process_, CLIP_LORA_PROGRAM, &actions, nullptr, pointers(words).data(),
+  const int error = posix_spawn(&process_, executable.c_str(), &actions, nullptr, pointers(words).data(),
                                 pointers(environment).data());
   posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) throw std::runtime_error("cannot start " CLIP_LORA_PROGRAM);
+  if (error != 0) throw std::runtime_error("cannot start " + executable);
 }
 
 Program::~Program() {
@@ -81,6 +81,8 @@ Outcome Program::wait() {
   return {exit_code, read_bytes(folder_ / "output"), read_bytes(folder_ / "errors")};
 }
 
-Outcome run_program(const std::vector<std::string>& arguments) { return Program(arguments).wait(); }
+Outcome run_program(const std::vector<std::string>& arguments, const std::string& executable) {
+  return Program(arguments, executable).wait();
+}
 
 }  // namespace clip_lora::testing

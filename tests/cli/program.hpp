@@ -19,10 +19,12 @@ struct Outcome {
   std::string line(const std::string& word) const;
 };
 
-/// The built program, running. It sees no CUDA device, so that machines with and without one behave alike.
+/// The built program, or a script, running. It sees no CUDA device, so that machines with and without one
+/// behave alike.
 class Program {
  public:
-  explicit Program(const std::vector<std::string>& arguments);
+  explicit Program(const std::vector<std::string>& arguments,
+                   const std::string& executable = CLIP_LORA_PROGRAM);
   ~Program();  ///< kills it if it still runs
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -40,6 +42,7 @@ class Program {
   bool ended_ = false;
 };
 
-Outcome run_program(const std::vector<std::string>& arguments);
+Outcome run_program(const std::vector<std::string>& arguments,
+                    const std::string& executable = CLIP_LORA_PROGRAM);
 
 }  // namespace clip_lora::testing

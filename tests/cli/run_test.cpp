@@ -44,7 +44,8 @@ TEST(Run, TrainsAndSavesAdapterSettingsAndResultsWithTheDocumentedKeys) {
 
   const json results = json::parse(read_bytes(task.result_folder() / "results.json"));
   EXPECT_THAT(keys(results), UnorderedElementsAre("zero_shot_accuracy", "accuracy", "seconds", "versions",
-                                                  "device", "adapter", "settings"));
+                                                  "device", "adapter", "warnings", "settings"));
+  EXPECT_EQ(results["warnings"], json::array()) << "the checkpoint's metadata say all that matters";
   EXPECT_THAT(keys(results["seconds"]),
               UnorderedElementsAre("load", "zero_shot", "training", "evaluation", "total"));
   EXPECT_EQ(results["adapter"], (task.result_folder() / "lora_weights.pt").string());

@@ -5,15 +5,25 @@
 
 namespace clip_lora::cli {
 
-/// `clip_lora --dataset …`: trains and evaluates, or evaluates a saved adapter. Returns 0; throws as cli::run.
+/// `clip_lora --dataset …`: trains and evaluates, or evaluates a saved adapter. Returns 0; throws as
+/// cli::run.
 int run_command(const std::vector<std::string>& arguments);
 
-/// `clip_lora demo`: draws a small set of pictures and adapts a tiny CLIP to it. Returns 0; throws as cli::run.
+/// `clip_lora demo`: draws a small set of pictures and adapts a tiny CLIP to it. Returns 0; throws as
+/// cli::run.
 int demo_command(const std::vector<std::string>& arguments);
 
-/// Runs the command that `arguments` (without the program's name) name, run_command where they begin with a flag.
-/// Errors are printed to the standard error stream. Returns the exit code: 0; 2 usage; 3 data; 4 checkpoint or adapter;
-/// 1 other; 128 + n on signal n.
+/// `clip_lora export`: writes an adapter, or a CLIP with it merged in, for another program. Returns 0; throws
+/// ConfigError, CheckpointError.
+int export_command(const std::vector<std::string>& arguments);
+
+/// `clip_lora inspect PATH`: says what a checkpoint or an adapter is. Returns 0; throws ConfigError,
+/// CheckpointError.
+int inspect_command(const std::vector<std::string>& arguments);
+
+/// Runs the command that `arguments` (without the program's name) name, run_command where they begin with a
+/// flag. Errors are printed to the standard error stream. Returns the exit code: 0; 2 usage; 3 data; 4
+/// checkpoint or adapter; 1 other; 128 + n on signal n.
 int main(const std::vector<std::string>& arguments);
 
 }  // namespace clip_lora::cli

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,8 @@ class Option;
 
 namespace clip_lora::cli {
 
-/// The options of one command: each is a flag, a JSON key of the same name, and a field that holds its default.
-/// Order: defaults < configuration file < flags.
+/// The options of one command: each is a flag, a JSON key of the same name, and a field that holds its
+/// default. Order: defaults < configuration file < flags.
 class OptionTable {
  public:
   /// `command` heads the help text, e.g. "clip_lora demo"; `description` follows it.
@@ -30,17 +31,24 @@ class OptionTable {
   void add(const std::string& name, std::int64_t& field, const std::string& help);
   void add(const std::string& name, double& field, const std::string& help);
   void add(const std::string& name, bool& field, const std::string& help);
-  /// A field that is written as one or more words: `read` takes the words, `write` gives them back. `read` may throw
-  /// ConfigError. A `list` takes several words on the command line and an array in JSON.
+  /// A field that is written as one or more words: `read` takes the words, `write` gives them back. `read`
+  /// may throw ConfigError. A `list` takes several words on the command line and an array in JSON.
   void add(const std::string& name, const std::function<void(const std::vector<std::string>&)>& read,
            const std::function<std::vector<std::string>()>& write, bool list, const std::string& help);
 
-  /// Reads the command line. False if help was asked for and has been printed. `--config FILE` is read before the flags
-  /// take effect. Throws ConfigError for unknown flags and keys (the nearest is offered) and for values of a wrong type.
+  /// The word without a flag that the command wants, e.g. PATH; no JSON key.
+  void add_argument(const std::string& name, std::string& field, const std::string& help);
+
+  /// Reads the command line. False if help was asked for and has been printed. `--config FILE` is read before
+  /// the flags take effect. Throws ConfigError for unknown flags and keys (the nearest is offered) and for
+  /// values of a wrong type.
   bool parse(const std::vector<std::string>& arguments);
 
   /// True if `--print_config` was given.
   bool print_config() const { return print_config_; }
+
+  /// The options that the command line or the configuration file names.
+  const std::set<std::string>& given() const { return given_; }
 
   /// Every option by its name, as the fields stand now.
   nlohmann::ordered_json to_json() const;
@@ -64,6 +72,7 @@ class OptionTable {
   std::string group_ = "Options";
   std::vector<Entry> entries_;
   std::string config_path_;
+  std::set<std::string> given_;
   bool print_config_ = false;
 };
 

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 
+#include "clip_lora/cli/load_model.hpp"
 #include "clip_lora/engine/optimiser.hpp"
 #include "clip_lora/lora/options.hpp"
 
@@ -21,14 +23,6 @@ struct DataOptions {
   void validate() const;
 };
 
-/// Which CLIP.
-struct ModelOptions {
-  std::string backbone = "ViT-B/16";  ///< the name that results are filed under; must agree with the checkpoint
-  std::string checkpoint;             ///< a safetensors file with OpenAI's key names
-
-  void validate() const;
-};
-
 /// How long and on how much at a time.
 struct TrainingOptions {
   std::int64_t iterations_per_shot = 500;  ///< iterations in all: this · shots
@@ -38,11 +32,12 @@ struct TrainingOptions {
   void validate() const;
 };
 
-/// Where results go.
+/// Where adapters come from and results go.
 struct OutputOptions {
-  std::string save_path;                  ///< empty: results are printed only
+  std::string adapter;    ///< what to start from or evaluate, in any format; empty: a fresh one
+  std::string save_path;  ///< empty: results are printed only
   std::string filename = "lora_weights";  ///< of the adapter, without `.pt`
-  bool eval_only = false;                 ///< load the adapter instead of training one
+  bool eval_only = false;                 ///< evaluate `adapter`, or the saved one, instead of training
 
   void validate() const;
 };
@@ -65,12 +60,15 @@ struct RunOptions {
   TrainingOptions training;
   OutputOptions output;
   ComputeOptions compute;
+  /// Names of the options that were written out: those of `lora` must agree with a loaded adapter.
+  std::set<std::string> given;
 
   /// Throws ConfigError naming the flag, its value and what is allowed.
   void validate() const;
 
   std::int64_t iterations() const { return training.iterations_per_shot * data.shots; }
-  /// `<save_path>/<backbone>/<dataset>/<shots>shots/seed<seed>`, the backbone lower-cased and without `/` and `-`.
+  /// `<save_path>/<backbone>/<dataset>/<shots>shots/seed<seed>`, the backbone lower-cased and without `/` and
+  /// `-`.
   std::filesystem::path result_folder() const;
 };
 

@@ -1,0 +1,118 @@
+#include "output_files.hpp"
+
+#include <unistd.h>
+
+#include <string>
+#include <system_error>
+
+#include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/interrupt.hpp"
+
+namespace clip_lora::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {
+  throw ConfigError("cannot write '" + path.string() + "': " + reason);
+}
+
+/// "/a/b/" and "/a/b" are one folder.
+fs::path without_slash(const fs::path& folder) {
+  const fs::path path = folder.lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
+}
+
+fs::path beside(const fs::path& folder, const char* purpose) {
+  fs::path name = folder;
+  name += std::string(".") + purpose + "-" + std::to_string(::getpid());
+  return name;
+}
+
+/// Throws if `folder` is none, or holds what is not in `replacement`: it may be anything that a slip of a
+/// finger named.
+void require_replaceable(const fs::path& folder, const fs::path& replacement) {
+  if (!fs::is_directory(folder)) throw_unwritable(folder, "it is a file, expected a folder");
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (!fs::exists(replacement / entry.path().filename())) {
+      throw_unwritable(folder, "it holds other files, such as '" + entry.path().filename().string() +
+                                   "' (hint: choose another --out, or remove the folder)");
+    }
+  }
+}
+
+/// Removes a temporary folder unless it was renamed.
+struct Removed {
+  fs::path path;
+  ~Removed() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+};
+
+void replace_folder(const fs::path& folder, const fs::path& replacement) {
+  const fs::path old = beside(folder, "old");
+  const bool replaces = fs::exists(folder);
+  if (replaces) fs::rename(folder, old);
+  std::error_code error;
+  fs::rename(replacement, folder, error);
+  if (error) {
+    if (replaces) fs::rename(old, folder);
+    throw_unwritable(folder, error.message());
+  }
+  fs::remove_all(old, error);
+}
+
+/// An empty folder; what a killed run of the same process number left there goes.
+void make_empty(const fs::path& folder) {
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+}
+
+void throw_if_interrupted() {
+  if (pending_interrupt() != 0) throw Interrupted(pending_interrupt(), "interrupted: nothing was written");
+}
+
+}  // namespace
+
+void require_free(const std::vector<fs::path>& paths, bool force) {
+  std::error_code ignored;  // what cannot be looked at cannot be written either, which is told then
+  for (const auto& path : paths) {
+    if (!force && fs::exists(path, ignored)) {
+      throw ConfigError("'" + path.string() + "' is already there (hint: --force replaces it)");
+    }
+  }
+}
+
+void write_folder(const fs::path& out, const std::function<void(const fs::path&)>& write) {
+  const fs::path folder = without_slash(out);
+  const Removed temporary{beside(folder, "tmp")};
+  try {
+    make_empty(temporary.path);
+    write(temporary.path);
+    throw_if_interrupted();
+    if (fs::exists(folder)) require_replaceable(folder, temporary.path);
+    replace_folder(folder, temporary.path);
+  } catch (const fs::filesystem_error& error) {
+    throw_unwritable(folder, error.code().message());
+  }
+}
+
+void write_files(const std::vector<fs::path>& files, const std::function<void(const fs::path&)>& write) {
+  const fs::path& first = files.front();
+  if (!first.has_filename()) throw_unwritable(first, "it names a folder, expected a file");
+  const Removed temporary{beside(first, "tmp")};
+  try {
+    make_empty(temporary.path);
+    write(temporary.path);
+    throw_if_interrupted();
+    for (const auto& file : files) {
+      if (fs::is_directory(file)) throw_unwritable(file, "it is a folder, expected a file");
+    }
+    for (const auto& file : files) fs::rename(temporary.path / file.filename(), file);
+  } catch (const fs::filesystem_error& error) {
+    throw_unwritable(first, error.code().message());
+  }
+}
+
+}  // namespace clip_lora::cli
