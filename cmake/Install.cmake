@@ -30,6 +30,7 @@ function(clip_lora_install)
     COMPATIBILITY SameMinorVersion)
   install(FILES
     "${PROJECT_BINARY_DIR}/clip_loraConfig.cmake" "${PROJECT_BINARY_DIR}/clip_loraConfigVersion.cmake"
-    cmake/Dependencies.cmake cmake/Torch.cmake cmake/FindOpenCVParts.cmake cmake/Findutf8proc.cmake
+    cmake/Dependencies.cmake cmake/Torch.cmake cmake/FindOnnxParts.cmake cmake/FindOpenCVParts.cmake
+    cmake/FindTurboJPEG.cmake cmake/Findpcre2.cmake cmake/Findutf8proc.cmake
     DESTINATION "${package_dir}")
 endfunction()

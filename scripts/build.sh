@@ -3,6 +3,7 @@
 #   CLIP_LORA_PRESET     a preset of CMakePresets.json; `release` by default
 #   CLIP_LORA_CUDA=OFF   builds without a CUDA toolkit
 #   CLIP_LORA_APT=OFF    installs no system packages
+#   CLIP_LORA_PEERS=ON   also installs the Python libraries that the tests labelled `peer` compare with
 #   CMAKE_PREFIX_PATH    where a LibTorch, an OpenCV, ... other than those that setup.sh fetches are
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

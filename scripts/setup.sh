@@ -8,16 +8,24 @@ open_clip_version=3.3.0 # its wheel holds the BPE merges, ImageNet's class names
 cuda_oldest=13.0
 cuda_wheels="cuda-toolkit[nvcc,cccl,crt,nvvm,cudart,cublas,cufft,curand,cusolver,cusparse,nvrtc,nvtx]==13.0.2"
 python_oldest=3.10 # the oldest that has a wheel of this torch
+peer_packages=( # pinned together: pip would try older transformers for a quarter of an hour otherwise
+  "transformers==5.17.0" "tokenizers==0.23.3" "huggingface_hub==1.33.0"
+  "peft==0.21.2" "accelerate==1.15.0"
+  "open-clip-torch==$open_clip_version" "timm==1.0.31" "ftfy==6.3.1"
+  "torchvision==0.26.0" "pillow==12.3.0" "numpy==2.4.6" "safetensors==0.8.0"
+  "onnx==1.23.2" "onnxruntime==1.32.0"
+)
 debian_packages=(
-  ca-certificates g++ cmake ninja-build python3-venv
-  libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
-  libcli11-dev nlohmann-json3-dev libspdlog-dev libutf8proc-dev
+  ca-certificates curl g++ cmake ninja-build python3-venv
+  libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libgif-dev libturbojpeg0-dev
+  libcli11-dev nlohmann-json3-dev libspdlog-dev libutf8proc-dev libpcre2-dev zlib1g-dev
+  libonnx-dev libprotobuf-dev libxxhash-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 
 usage() {
   cat <<'TEXT'
-Usage: scripts/setup.sh [--no-apt] [--cpu]
+Usage: scripts/setup.sh [--no-apt] [--cpu] [--peers]
 
 Installs Debian or Ubuntu packages (as root or with sudo), and fetches into the checkout's folder .deps:
   venv    a Python environment with the torch wheel, and PyPI's CUDA toolkit where the machine has none
@@ -27,7 +35,9 @@ Installs Debian or Ubuntu packages (as root or with sudo), and fetches into the 
 
   --no-apt  install no system packages; the build then finds them elsewhere, or says which are missing
   --cpu     fetch no CUDA toolkit: for builds with -DCLIP_LORA_CUDA=OFF
-The environment variables CLIP_LORA_APT=OFF and CLIP_LORA_CUDA=OFF mean the same, also to the scripts that call this one.
+  --peers   also install the Python libraries that the tests labelled `peer` compare with (about 0.7 GB)
+The environment variables CLIP_LORA_APT=OFF, CLIP_LORA_CUDA=OFF and CLIP_LORA_PEERS=ON mean the same, also to the
+scripts that call this one.
 TEXT
 }
 
@@ -182,6 +192,16 @@ make_toolkit_usable() {
   done
 }
 
+install_peers() {
+  if recorded_as_complete "peers: ${peer_packages[*]}"; then
+    say "peers: there"
+    return
+  fi
+  say "peers: installing ${peer_packages[*]}"
+  pip_install "torch==$torch_version" "${peer_packages[@]}" || fail "pip could not install the peers, see above"
+  echo "peers: ${peer_packages[*]}" >>venv/setup.txt
+}
+
 prepare_assets() {
   local wheel="downloads/open_clip_torch-$open_clip_version-py3-none-any.whl"
   if [ ! -f "$wheel" ]; then
@@ -196,10 +216,12 @@ prepare_assets() {
 
 use_apt="${CLIP_LORA_APT:-ON}"
 use_cuda="${CLIP_LORA_CUDA:-ON}"
+use_peers="${CLIP_LORA_PEERS:-OFF}"
 for argument in "$@"; do
   case "$argument" in
     --no-apt) use_apt=OFF ;;
     --cpu) use_cuda=OFF ;;
+    --peers) use_peers=ON ;;
     --help | -h)
       usage
       exit 0
@@ -228,4 +250,9 @@ else
   set_up_cuda
 fi
 prepare_assets
+if [ "$use_peers" = ON ]; then
+  install_peers
+else
+  say "peers: not wanted"
+fi
 say "done"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up, builds everything and runs all tests: scripts/test.sh [<argument of ctest>...], e.g. scripts/test.sh -L unit
 #   CLIP_LORA_TEST_DATA  folder with reference numbers and data; tests that need it are skipped without
+#   CLIP_LORA_PEERS=ON   installs the Python libraries that the tests labelled `peer` need; they are skipped without
 #   CLIP_LORA_PRESET     a preset of CMakePresets.json; `release` by default
 set -euo pipefail
 if [ -n "${CLIP_LORA_TEST_DATA:-}" ]; then

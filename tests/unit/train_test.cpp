@@ -21,6 +21,7 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr int kSizePx = 24;
+const image::Preprocessing kPreprocessing = {.size_px = kSizePx, .resize_px = kSizePx};
 constexpr int kClasses = 6;
 
 /// A folder of random pictures of the model's input size, and a model that looks at them.
@@ -62,7 +63,7 @@ TEST_F(TrainTest, EvaluationCountsWhatTheOraclesCosinesDecide) {
     const auto best = nearest[static_cast<std::int64_t>(i)].item<int>();
     items_[i].label = i < 7 ? best : (best + 1) % kClasses;
   }
-  data::EvaluationLoader loader(items_, kSizePx, /*batch_size=*/4);
+  data::EvaluationLoader loader(items_, kPreprocessing, /*batch_size=*/4);
   std::vector<std::int64_t> done;
   const auto accuracy = train::evaluate(clip_, train::class_features(clip_, prompts()), loader,
                                         [&](std::int64_t images) { done.push_back(images); });
@@ -117,7 +118,7 @@ TEST_F(TrainTest, AnOverlongPromptIsADataErrorThatNamesIt) {
 TEST_F(TrainTest, TrainingRunsItsIterationsAndReportsEach) {
   lora::Adapter adapter(clip_, {});
   engine::TrainingStep step(clip_, adapter, prompts(), {}, 7);
-  data::TrainingLoader loader(items_, kSizePx, /*batch_size=*/4, /*seed=*/1);
+  data::TrainingLoader loader(items_, kPreprocessing, /*batch_size=*/4, /*seed=*/1);
   std::vector<std::int64_t> images;
   train::train(step, loader, clip_, 7, [&](const train::Progress& progress) {
     images.push_back(progress.images);
@@ -137,14 +138,14 @@ TEST_F(TrainTest, ALossThatIsNotFiniteIsAnErrorAtTheEnd) {
     const at::NoGradGuard no_grad;
     clip_->text_projection.fill_(std::numeric_limits<float>::quiet_NaN());
   }
-  data::TrainingLoader loader(items_, kSizePx, 4, 1);
+  data::TrainingLoader loader(items_, kPreprocessing, 4, 1);
   const auto run = [&] { train::train(step, loader, clip_, 2, [](const train::Progress&) {}); };
   EXPECT_THAT(message_of<Error>(run), HasSubstr("not finite"));
 }
 
 TEST_F(TrainTest, ASignalStopsTrainingBetweenTwoIterations) {
   engine::TrainingStep step(clip_, lora::Adapter(clip_, {}), prompts(), {}, 50);
-  data::TrainingLoader loader(items_, kSizePx, 4, 1);
+  data::TrainingLoader loader(items_, kPreprocessing, 4, 1);
   catch_interrupts();  // last test of this program: the signal stays pending
   const auto run = [&] {
     train::train(step, loader, clip_, 50, [](const train::Progress& progress) {
