@@ -70,6 +70,7 @@ def measure_python(form, path):
 
 def measure_ours(path):
     driver = peers.Driver("models_driver")
+    driver.ask("ready")
     start_mb = memory_mb("VmRSS", driver.process.pid)
     answer = driver.ask("time_loading", checkpoint=path)
     answer |= {"start_mb": start_mb, "peak_mb": memory_mb("VmHWM", driver.process.pid)}

@@ -67,6 +67,9 @@ Json features(const Json& request) {
   return described(loaded);
 }
 
+/// {} → {}, once the program has started.
+Json ready(const Json&) { return Json::object(); }
+
 /// {"checkpoint"} → {"seconds" until every parameter is in memory in float32, "checksum": their sum, to
 /// compare}.
 Json time_loading(const Json& request) {
@@ -83,5 +86,5 @@ Json time_loading(const Json& request) {
 
 int main() {
   using namespace clip_lora::testing;
-  return serve({{"features", features}, {"time_loading", time_loading}});
+  return serve({{"features", features}, {"ready", ready}, {"time_loading", time_loading}});
 }

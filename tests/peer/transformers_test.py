@@ -244,7 +244,7 @@ class Exports(models.ModelTest):
         return inputs, models.hugging_face_features(adapted, inputs)
 
     def export(self, kind, *options):
-        out = self.folder / f"{kind}{''.join(options)}"
+        out = self.folder / f"{len(list(self.folder.iterdir()))} {kind}"
         peers.export(self.base, kind, out, *options, adapter=self.adapter)
         return out
 
@@ -259,9 +259,7 @@ class Exports(models.ModelTest):
                 inputs, expected = self.merged(
                     model, LORAS["ranks and alphas by module"] | {"layers_to_transform": None}
                 )
-                model, loading = CLIPModel.from_pretrained(
-                    self.export("hf", "--force"), output_loading_info=True
-                )
+                model, loading = CLIPModel.from_pretrained(self.export("hf"), output_loading_info=True)
                 self.assertFalse([problems for problems in loading.values() if problems], loading)
                 self.assert_features_close(
                     models.hugging_face_features(model.eval(), inputs), expected, "transformers"
@@ -288,7 +286,7 @@ class Exports(models.ModelTest):
                     models.hugging_face_clip({"hidden_act": activation}, {"hidden_act": activation}),
                     LORAS["every projection"],
                 )
-                out = self.export("openclip", "--force")
+                out = self.export("openclip")
                 model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{out}")
                 self.assert_features_close(
                     models.open_clip_features(model.eval(), inputs), expected, "open_clip"

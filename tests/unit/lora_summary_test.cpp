@@ -63,11 +63,9 @@ TEST(RequireSameOptions, ComparesOnlyTheFlagsThatAreNamed) {
 TEST(RequireSameOptions, ComparesWhatSettingsDoNotHowTheyAreSaid) {
   lora::LoraOptions options;
   options.encoder = lora::Encoder::kVision;
-  options.position = lora::Position::kTop3;  // all of three
   options.rank = 4;
   options.alpha = 2.0;
   const lora::Adapter adapter(random_clip(), options);
-  options.position = lora::Position::kAll;
   options.dropout = 0.0;
   options.rank_stabilised = false;
   options.alpha = 4.0;  // 4 / 4 is 2 / √4
