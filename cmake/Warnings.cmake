@@ -4,7 +4,7 @@ target_compile_options(clip_lora_warnings INTERFACE -Wall -Wextra -Wshadow -Wcon
   $<$<BOOL:${CLIP_LORA_WERROR}>:-Werror>)
 # GCC 12 and 13 see overflows in the standard library's own std::string operations (GCC bugs 105329 and 105651).
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14)
-  target_compile_options(clip_lora_warnings INTERFACE -Wno-restrict -Wno-stringop-overflow)
+  target_compile_options(clip_lora_warnings INTERFACE -Wno-array-bounds -Wno-restrict -Wno-stringop-overflow)
 endif()
 if(CLIP_LORA_SANITIZER)
   target_compile_options(clip_lora_warnings INTERFACE -fsanitize=${CLIP_LORA_SANITIZER} -fno-omit-frame-pointer)
