@@ -70,7 +70,16 @@ fs::path hugging_face_cache(const std::optional<fs::path>& home) {
   return home.value_or(".") / ".cache/huggingface/hub";
 }
 
-/// The snapshot that the cache's `main` points to: `models--<owner>--<name>/snapshots/<revision>`.
+/// The only folder in `snapshots`, or one that is not there.
+fs::path only_snapshot(const fs::path& snapshots) {
+  std::error_code ignored;
+  std::vector<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(snapshots, ignored)) folders.push_back(entry.path());
+  return folders.size() == 1 ? folders.front() : snapshots / "<refs/main>";
+}
+
+/// The snapshot that the cache's `main` points to: `models--<owner>--<name>/snapshots/<revision>`. What was
+/// fetched by its revision has no `main`.
 fs::path snapshot(const fs::path& cache, std::string_view repository) {
   std::string name(repository);
   name.replace(name.find('/'), 1, "--");
@@ -78,7 +87,7 @@ fs::path snapshot(const fs::path& cache, std::string_view repository) {
   std::ifstream main(folder / "refs/main");
   std::string revision;
   main >> revision;
-  return folder / "snapshots" / (revision.empty() ? "<refs/main>" : revision);
+  return revision.empty() ? only_snapshot(folder / "snapshots") : folder / "snapshots" / revision;
 }
 
 /// Throws CheckpointError that lists `tried`.

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -76,12 +78,16 @@ std::vector<UpdateSummary> updates_of(const io::StateDict& tensors) {
                          .non_zero = b->second.ne(0).any().item<bool>()});
     }
   }
+  // layer_2 before layer_10.
+  std::stable_sort(updates.begin(), updates.end(), [](const UpdateSummary& left, const UpdateSummary& right) {
+    return ::strverscmp(left.block.c_str(), right.block.c_str()) < 0;
+  });
   return updates;
 }
 
 std::vector<std::string> dtypes_of(const io::StateDict& tensors) {
   std::set<std::string> names;
-  for (const auto& [name, tensor] : tensors) names.insert(c10::toString(tensor.scalar_type()));
+  for (const auto& [name, tensor] : tensors) names.insert(c10::getDtypeNames(tensor.scalar_type()).first);
   return {names.begin(), names.end()};
 }
 

@@ -45,7 +45,8 @@ ordered_json describe_tower(const model::TowerArchitecture& tower) {
 /// Names of the types that `tensors` are stored in, and how many numbers of each.
 std::map<std::string, std::int64_t> count_dtypes(const io::StateDict& tensors) {
   std::map<std::string, std::int64_t> counts;
-  for (const auto& [name, tensor] : tensors) counts[c10::toString(tensor.scalar_type())] += tensor.numel();
+  for (const auto& [name, tensor] : tensors)
+    counts[c10::getDtypeNames(tensor.scalar_type()).first] += tensor.numel();
   return counts;
 }
 

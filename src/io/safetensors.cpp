@@ -181,7 +181,7 @@ class Reader {
     char* begin = data + entry.begin;
     if (reinterpret_cast<std::uintptr_t>(begin) % c10::elementSize(entry.dtype) != 0) {
       at::Tensor copy = at::empty(entry.shape, options);
-      std::memcpy(copy.data_ptr(), begin, entry.end - entry.begin);
+      if (copy.numel() > 0) std::memcpy(copy.data_ptr(), begin, entry.end - entry.begin);
       return copy;
     }
     return at::from_blob(

@@ -76,6 +76,14 @@ TEST_F(FindCheckpoint, HuggingFacesCacheIsReadAtItsMainRevision) {
   EXPECT_EQ(find_checkpoint("", "ViT-B/16"), main);
 }
 
+TEST_F(FindCheckpoint, TheOnlySnapshotNeedsNoMainRevision) {
+  const fs::path only = snapshot(hub(), "openai--clip-vit-base-patch16", "0123");
+  fs::remove_all(hub() / "models--openai--clip-vit-base-patch16/refs");
+  EXPECT_EQ(find_checkpoint("", "ViT-B/16"), only);
+  touch(hub() / "models--openai--clip-vit-base-patch16/snapshots/4567/model.safetensors");
+  EXPECT_THROW(find_checkpoint("", "ViT-B/16"), CheckpointError);
+}
+
 TEST_F(FindCheckpoint, HuggingFacesCacheIsWhereItsVariablesSay) {
   const fs::path in_home = snapshot(folder_ / "hf/hub", "laion--CLIP-ViT-H-14-laion2B-s32B-b79K", "1");
   const EnvironmentVariable hugging_face("HF_HOME", (folder_ / "hf").string());

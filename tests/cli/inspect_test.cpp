@@ -32,7 +32,7 @@ TEST(Inspect, ACheckpointsReportSaysWhatItIs) {
   EXPECT_EQ(report["architecture"]["image_size_px"], 32);
   EXPECT_EQ(report["activation_source"], "the file's metadata");
   EXPECT_EQ(report["dtypes"].size(), 1U);
-  EXPECT_EQ(report["dtypes"]["Float"], report["parameters"]);
+  EXPECT_EQ(report["dtypes"]["float32"], report["parameters"]);
   EXPECT_EQ(report["preprocessing"]["size"], 32);
   EXPECT_EQ(report["fingerprint"],
             model::fingerprint(model::load_clip(io::read_checkpoint_files(task.checkpoint())).clip));
