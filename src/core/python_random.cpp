@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 #include <unordered_set>
+#include <utility>
 
 namespace clip_lora {
 namespace {
@@ -130,6 +131,13 @@ std::vector<std::size_t> PythonRandom::sample(std::size_t population, std::size_
     } while (!selected.insert(index).second);
   }
   return result;
+}
+
+std::vector<std::size_t> PythonRandom::shuffle(std::size_t count) {
+  std::vector<std::size_t> order(count);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  for (std::size_t left = count; left > 1; --left) std::swap(order[left - 1], order[randbelow(left)]);
+  return order;
 }
 
 std::vector<std::size_t> PythonRandom::choices(std::size_t population, std::size_t count) {

@@ -86,5 +86,15 @@ TEST(PythonRandom, ChoosesWithReplacement) {
   EXPECT_THAT(random.sample(40, 4), ElementsAre(17, 11, 24, 10));
 }
 
+TEST(PythonRandom, ShufflesInTheSameOrder) {
+  PythonRandom random(3);
+  EXPECT_THAT(random.shuffle(0), ElementsAre());
+  EXPECT_THAT(random.shuffle(1), ElementsAre(0));
+  EXPECT_THAT(random.shuffle(2), ElementsAre(1, 0));
+  EXPECT_THAT(random.shuffle(10), ElementsAre(1, 5, 6, 0, 3, 4, 7, 2, 8, 9));
+  EXPECT_THAT(random.shuffle(17), ElementsAre(6, 0, 2, 4, 1, 5, 12, 10, 9, 14, 7, 11, 13, 3, 16, 8, 15));
+  EXPECT_EQ(random.next_u32(), 3728226180U);
+}
+
 }  // namespace
 }  // namespace clip_lora

@@ -8,10 +8,12 @@
 namespace clip_lora {
 
 /// CPython's `random.Random` (Mersenne Twister MT19937), number for number.
-/// Source: CPython 3.11 Modules/_randommodule.c (seeding, getrandbits, random) and Lib/random.py (sample, choices).
+/// Source: CPython 3.11 Modules/_randommodule.c (seeding, getrandbits, random) and Lib/random.py (sample,
+/// shuffle, choices).
 class PythonRandom {
  public:
-  /// `random.seed(seed)` of an integer: init_by_array over the 32-bit digits of |seed|, least significant first.
+  /// `random.seed(seed)` of an integer: init_by_array over the 32-bit digits of |seed|, least significant
+  /// first.
   explicit PythonRandom(std::int64_t seed);
 
   /// 32 fresh bits.
@@ -22,10 +24,13 @@ class PythonRandom {
   double random();
   /// `_randbelow(bound)`: rejection by getrandbits; bound ≥ 1.
   std::uint64_t randbelow(std::uint64_t bound);
-  /// `sample(range(population), count)`: indices without replacement, by CPython's two branches (pool and set).
-  /// count ≤ population.
+  /// `sample(range(population), count)`: indices without replacement, by CPython's two branches (pool and
+  /// set). count ≤ population.
   std::vector<std::size_t> sample(std::size_t population, std::size_t count);
-  /// `choices(range(population), k=count)`: indices with replacement, floor(random() · population). population ≥ 1.
+  /// `shuffle(list(range(count)))`: the order that CPython's in-place shuffle gives.
+  std::vector<std::size_t> shuffle(std::size_t count);
+  /// `choices(range(population), k=count)`: indices with replacement, floor(random() · population).
+  /// population ≥ 1.
   std::vector<std::size_t> choices(std::size_t population, std::size_t count);
 
  private:

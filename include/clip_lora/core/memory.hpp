@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+namespace clip_lora {
+
+/// Bytes that can be allocated without swapping: the smaller of MemAvailable in /proc/meminfo and what the
+/// limits of the control group (version 1 or 2) and of those above it leave, cached files not counted; 1 GiB
+/// where neither can be read. `root` holds proc/ and sys/.
+std::uint64_t available_memory_bytes(const std::filesystem::path& root = "/");
+
+}  // namespace clip_lora
