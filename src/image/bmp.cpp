@@ -188,6 +188,11 @@ Color color_at(Bytes row, std::uint32_t x, const Header& header) {
 
 }  // namespace
 
+ImageSize bmp_size(Bytes bytes) {
+  const Header header = read_header(bytes);
+  return {static_cast<int>(header.height), static_cast<int>(header.width)};
+}
+
 Image decode_bmp(Bytes bytes) {
   const Header header = read_header(bytes);
   const Palette palette = header.bits <= 8 ? read_palette(bytes, header) : Palette{};

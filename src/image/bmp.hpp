@@ -11,4 +11,7 @@ namespace clip_lora::image {
 /// misreads.
 Image decode_bmp(Bytes bytes);
 
+/// From the header; the file may end behind it. Throws DataError as above.
+ImageSize bmp_size(Bytes bytes);
+
 }  // namespace clip_lora::image

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <fstream>
+#include <limits>
 #include <mutex>
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
@@ -12,14 +13,16 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "bmp.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/atomic_file.hpp"
-#include "cmyk_jpeg.hpp"
+#include "exif.hpp"
 #include "file_kind.hpp"
 #include "gif.hpp"
+#include "jpeg.hpp"
 #include "quiet_stderr.hpp"
 
 namespace clip_lora::image {
@@ -27,7 +30,8 @@ namespace {
 
 constexpr int kColor = cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION;
 
-std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path) {
+/// The file's first `limit` bytes, or all that it has.
+std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path, std::size_t limit) {
   const auto require = [](bool good) {
     if (!good) throw DataError("cannot be read: " + std::generic_category().message(errno));
   };
@@ -35,7 +39,7 @@ std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path, ignored)) throw DataError("it is a folder, expected a file");
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   require(file.is_open());
-  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(file.tellg()));
+  std::vector<std::uint8_t> bytes(std::min(limit, static_cast<std::size_t>(file.tellg())));
   file.seekg(0);
   file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
   require(file.good());
@@ -81,48 +85,102 @@ cv::Mat to_8_bits(const cv::Mat& decoded, bool clip) {
   return result;
 }
 
-Image decode_png(const std::vector<std::uint8_t>& bytes) {
-  const Png png = strip_png(bytes);
+Image decode_png(const Png& png) {
   if (png.bit_depth != 16) return image_from(decode_with_opencv(png.pixels_only, kColor));
   const cv::Mat decoded = decode_with_opencv(png.pixels_only, kColor | cv::IMREAD_ANYDEPTH);
   return image_from(to_8_bits(decoded, png.grey_without_alpha));
 }
 
-Image decode_jpeg(const std::vector<std::uint8_t>& bytes) {
-  const JpegFrame frame = read_jpeg_frame(bytes);
-  return frame.components == 4 ? decode_cmyk_jpeg(bytes, frame)
-                               : image_from(decode_with_opencv(bytes, kColor));
+Image upright_if(Orientation orientation, Image image, Bytes exif) {
+  if (orientation == Orientation::kIgnoreExif) return image;
+  return turn_upright(std::move(image), exif_orientation(exif));
 }
 
-Image decode_bytes(const std::vector<std::uint8_t>& bytes) {
-  switch (file_kind(bytes)) {
-    case FileKind::kJpeg:
-      return decode_jpeg(bytes);
-    case FileKind::kPng:
-      return decode_png(bytes);
+[[noreturn]] void refuse(FileKind kind) {
+  if (kind == FileKind::kTiff) {
+    throw DataError("it is a TIFF, which is not supported (hint: convert it to PNG; it may keep its name)");
+  }
+  throw DataError("it is no image: neither JPEG, PNG, GIF, WebP nor BMP by its content");
+}
+
+Image decode_bytes(const std::vector<std::uint8_t>& bytes, Orientation orientation,
+                   std::vector<std::uint8_t> memory) {
+  const FileKind kind = file_kind(bytes);
+  switch (kind) {
+    case FileKind::kJpeg: {
+      const JpegFrame frame = read_jpeg_frame(bytes);
+      return upright_if(orientation, decode_jpeg(bytes, frame, std::move(memory)), frame.exif);
+    }
+    case FileKind::kPng: {
+      const Png png = strip_png(bytes);
+      return upright_if(orientation, decode_png(png), png.exif);
+    }
     case FileKind::kWebp:
       check_webp(bytes);
-      return image_from(decode_with_opencv(bytes, kColor));
+      return upright_if(orientation, image_from(decode_with_opencv(bytes, kColor)), webp_exif(bytes));
     case FileKind::kBmp:
       return decode_bmp(bytes);
     case FileKind::kGif:
       return decode_gif(bytes);
     case FileKind::kTiff:
-      throw DataError("it is a TIFF, which is not supported (hint: convert it to PNG; it may keep its name)");
     case FileKind::kUnknown:
       break;
   }
-  throw DataError("it is no image: neither JPEG, PNG, GIF, WebP nor BMP by its content");
+  refuse(kind);
+}
+
+/// `bytes`: the file's first ones.
+ImageSize size_from(Bytes bytes) {
+  const FileKind kind = file_kind(bytes);
+  switch (kind) {
+    case FileKind::kJpeg:
+      return jpeg_size(bytes);
+    case FileKind::kPng:
+      return png_size(bytes);
+    case FileKind::kWebp:
+      return webp_size(bytes);
+    case FileKind::kBmp:
+      return bmp_size(bytes);
+    case FileKind::kGif:
+      return gif_size(bytes);
+    case FileKind::kTiff:
+    case FileKind::kUnknown:
+      break;
+  }
+  refuse(kind);
+}
+
+ImageSize find_size(const std::filesystem::path& path) {
+  for (std::size_t limit = 16U << 10;; limit *= 8) {
+    const std::vector<std::uint8_t> bytes = read_bytes(path, limit);
+    try {
+      return size_from(bytes);
+    } catch (const DataError&) {
+      if (bytes.size() < limit) throw;  // else what comes before the size, a thumbnail say, may be longer
+    }
+  }
+}
+
+/// What `read` returns; its errors name the file.
+template <typename Read>
+auto naming(const std::filesystem::path& path, const Read& read) {
+  try {
+    return read();
+  } catch (const DataError& error) {
+    throw DataError("image '" + path.string() + "': " + error.what());
+  }
 }
 
 }  // namespace
 
-Image decode_image(const std::filesystem::path& path) {
-  try {
-    return decode_bytes(read_bytes(path));
-  } catch (const DataError& error) {
-    throw DataError("image '" + path.string() + "': " + error.what());
-  }
+Image decode_image(const std::filesystem::path& path, Orientation orientation,
+                   std::vector<std::uint8_t> memory) {
+  constexpr std::size_t kWhole = std::numeric_limits<std::size_t>::max();
+  return naming(path, [&] { return decode_bytes(read_bytes(path, kWhole), orientation, std::move(memory)); });
+}
+
+ImageSize read_image_size(const std::filesystem::path& path) {
+  return naming(path, [&] { return find_size(path); });
 }
 
 void write_png(const std::filesystem::path& path, const Image& image) {

@@ -6,7 +6,6 @@
 #include "clip_lora/core/errors.hpp"
 
 namespace clip_lora::image {
-namespace {
 
 using namespace std::string_view_literals;
 
@@ -16,11 +15,15 @@ bool has_at(Bytes bytes, std::size_t offset, std::string_view text) {
                     [](char a, std::uint8_t b) { return static_cast<std::uint8_t>(a) == b; });
 }
 
-}  // namespace
-
 std::uint32_t little_endian(Bytes bytes, std::size_t offset, int count) {
   std::uint32_t value = 0;
   for (int i = count - 1; i >= 0; --i) value = value << 8 | bytes[offset + static_cast<std::size_t>(i)];
+  return value;
+}
+
+std::uint32_t big_endian(Bytes bytes, std::size_t offset, int count) {
+  std::uint32_t value = 0;
+  for (int i = 0; i < count; ++i) value = value << 8 | bytes[offset + static_cast<std::size_t>(i)];
   return value;
 }
 
@@ -44,15 +47,6 @@ void require_decodable_size(std::uint64_t height, std::uint64_t width) {
   if (height == 0 || width == 0 || height > kMaxPixels || width > kMaxPixels || height * width > kMaxPixels) {
     throw DataError("the picture has " + std::to_string(width) + " x " + std::to_string(height) +
                     " pixels, expected 1 to " + std::to_string(kMaxPixels) + " in all");
-  }
-}
-
-void check_webp(Bytes bytes) {
-  if (bytes.size() < 21) fail_truncated(bytes, "no header");
-  if (bytes.size() - 8 < little_endian(bytes, 4, 4)) fail_truncated(bytes, "its header promises more data");
-  constexpr std::uint8_t kAnimationFlag = 0x02;
-  if (has_at(bytes, 12, "VP8X"sv) && (bytes[20] & kAnimationFlag) != 0) {
-    throw DataError("animated WebP is not supported (hint: convert it to PNG)");
   }
 }
 

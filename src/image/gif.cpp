@@ -145,12 +145,23 @@ std::vector<int> row_order(int height, bool interlaced) {
   return rows;
 }
 
-/// A canvas that holds the screen and the whole frame, all in `color`.
-Image make_canvas(const Reader& gif, const Color& color) {
+void require_decodable(const ImageSize& size) {
+  require_decodable_size(static_cast<std::uint64_t>(size.height), static_cast<std::uint64_t>(size.width));
+}
+
+/// That of a canvas which holds the screen and the whole frame.
+ImageSize canvas_size(const Reader& gif) {
   const GifImageDesc& frame = gif->Image;
-  Image canvas{
-      std::max(gif->SHeight, frame.Top + frame.Height), std::max(gif->SWidth, frame.Left + frame.Width), {}};
-  require_decodable_size(static_cast<std::uint64_t>(canvas.height), static_cast<std::uint64_t>(canvas.width));
+  require_decodable({frame.Height, frame.Width});
+  const ImageSize size = {std::max(gif->SHeight, frame.Top + frame.Height),
+                          std::max(gif->SWidth, frame.Left + frame.Width)};
+  require_decodable(size);
+  return size;
+}
+
+/// A canvas all in `color`.
+Image make_canvas(const ImageSize& size, const Color& color) {
+  Image canvas{size.height, size.width, {}};
   canvas.rgb.resize(static_cast<std::size_t>(canvas.height) * static_cast<std::size_t>(canvas.width) * 3);
   for (auto pixel = canvas.rgb.begin(); pixel != canvas.rgb.end(); pixel += 3)
     std::ranges::copy(color, pixel);
@@ -176,12 +187,18 @@ Image decode_gif(Bytes bytes) {
   Source source{bytes, bytes.size()};
   const Reader gif(source);
   const std::optional<int> transparent = find_first_frame(gif);
-  require_decodable_size(static_cast<std::uint64_t>(gif->Image.Height),
-                         static_cast<std::uint64_t>(gif->Image.Width));
+  const ImageSize size = canvas_size(gif);
   const Palette palette = frame_palette(gif);
-  Image canvas = make_canvas(gif, palette[static_cast<std::size_t>(transparent.value_or(0))]);
+  Image canvas = make_canvas(size, palette[static_cast<std::size_t>(transparent.value_or(0))]);
   paint_frame(gif, palette, canvas);
   return canvas;
+}
+
+ImageSize gif_size(Bytes bytes) {
+  Source source{bytes, bytes.size()};
+  const Reader gif(source);
+  find_first_frame(gif);
+  return canvas_size(gif);
 }
 
 }  // namespace clip_lora::image

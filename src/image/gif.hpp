@@ -11,4 +11,8 @@ namespace clip_lora::image {
 /// JPEGs. Throws DataError, naming no file, for a file that is truncated or broken.
 Image decode_gif(Bytes bytes);
 
+/// The canvas's, from what comes before the first frame's pixels; the file may end there. Throws DataError as
+/// above.
+ImageSize gif_size(Bytes bytes);
+
 }  // namespace clip_lora::image

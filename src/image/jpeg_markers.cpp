@@ -3,6 +3,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "clip_lora/core/errors.hpp"
 #include "file_kind.hpp"
@@ -11,8 +12,11 @@
 namespace clip_lora::image {
 namespace {
 
+using namespace std::string_view_literals;
+
 constexpr std::uint8_t kEndOfImage = 0xd9;
 constexpr std::uint8_t kStartOfScan = 0xda;
+constexpr std::uint8_t kApplication1 = 0xe1;
 
 /// Markers that stand alone, without a length: TEM, RST0 … RST7, SOI.
 bool is_bare(std::uint8_t marker) { return marker == 0x01 || (marker >= 0xd0 && marker <= 0xd8); }
@@ -74,7 +78,7 @@ JpegFrame read_frame(Bytes frame) {
   const int height = frame[1] << 8 | frame[2];
   const int width = frame[3] << 8 | frame[4];
   require_decodable_size(static_cast<std::uint64_t>(height), static_cast<std::uint64_t>(width));
-  return {height, width, components};
+  return {.height = height, .width = width, .components = components};
 }
 
 /// How exactly the scans of a progressive JPEG have told its coarse coefficients.
@@ -116,6 +120,7 @@ bool is_progressive(std::uint8_t start_of_frame) { return start_of_frame == 0xc2
 JpegFrame read_jpeg_frame(Bytes bytes) {
   MarkerReader reader(bytes);
   JpegFrame frame;
+  Bytes exif;
   std::optional<CoarseCoefficients> coefficients;
   bool has_scan = false;
   for (;;) {
@@ -123,7 +128,8 @@ JpegFrame read_jpeg_frame(Bytes bytes) {
     if (marker == kEndOfImage) break;
     if (is_bare(marker)) continue;
     const Bytes content = reader.segment();
-    if (is_start_of_frame(marker)) frame = read_frame(content);
+    if (is_start_of_frame(marker) && frame.components == 0) frame = read_frame(content);
+    if (marker == kApplication1 && exif.empty() && has_at(content, 0, "Exif\0\0"sv)) exif = content;
     if (is_progressive(marker)) coefficients.emplace(content);
     if (marker == kStartOfScan && coefficients) coefficients->add_scan(content);
     has_scan = has_scan || marker == kStartOfScan;
@@ -134,7 +140,22 @@ JpegFrame read_jpeg_frame(Bytes bytes) {
         "an incomplete progressive JPEG is not supported: the scans that sharpen its picture are missing "
         "(hint: fetch it anew, or convert it to PNG)");
   }
+  frame.exif = exif;
   return frame;
+}
+
+ImageSize jpeg_size(Bytes bytes) {
+  MarkerReader reader(bytes);
+  for (;;) {
+    const std::uint8_t marker = reader.next_marker();
+    if (marker == kEndOfImage || marker == kStartOfScan) break;
+    if (is_bare(marker)) continue;
+    const Bytes content = reader.segment();
+    if (!is_start_of_frame(marker)) continue;
+    const JpegFrame frame = read_frame(content);
+    return {frame.height, frame.width};
+  }
+  throw DataError("broken JPEG: it holds no picture data");
 }
 
 }  // namespace clip_lora::image

@@ -33,11 +33,6 @@ std::uint32_t checksum(Bytes bytes) {
   return ~value;
 }
 
-std::uint32_t big_endian(Bytes bytes, std::size_t offset) {
-  return std::uint32_t{bytes[offset]} << 24 | std::uint32_t{bytes[offset + 1]} << 16 |
-         std::uint32_t{bytes[offset + 2]} << 8 | std::uint32_t{bytes[offset + 3]};
-}
-
 bool is_letter(char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
 
 struct Chunk {
@@ -52,22 +47,26 @@ struct Chunk {
 
 Chunk chunk_at(Bytes bytes, std::size_t position) {
   const std::size_t rest = bytes.size() - position;
-  if (rest < kFrameBytes || big_endian(bytes, position) > rest - kFrameBytes) {
+  if (rest < kFrameBytes || big_endian(bytes, position, 4) > rest - kFrameBytes) {
     throw DataError("the file is truncated: a PNG without its IEND chunk (it has " +
                     std::to_string(bytes.size()) + " bytes)");
   }
-  const std::size_t length = big_endian(bytes, position);
+  const std::size_t length = big_endian(bytes, position, 4);
   const auto type = bytes.subspan(position + 4, 4);
   return {std::string(type.begin(), type.end()), bytes.subspan(position, length + kFrameBytes),
           bytes.subspan(position + 8, length)};
+}
+
+bool has_right_checksum(const Chunk& chunk) {
+  const Bytes covered = chunk.whole.subspan(4, chunk.content.size() + 4);
+  return checksum(covered) == big_endian(chunk.whole, chunk.whole.size() - 4, 4);
 }
 
 void check_chunk(const Chunk& chunk) {
   if (!std::ranges::all_of(chunk.type, is_letter))
     throw DataError("broken PNG: a chunk whose type is not in letters");
   if (!chunk.makes_pixels()) throw DataError("broken PNG: unknown critical chunk '" + chunk.type + "'");
-  const Bytes covered = chunk.whole.subspan(4, chunk.content.size() + 4);
-  if (checksum(covered) != big_endian(chunk.whole, chunk.whole.size() - 4)) {
+  if (!has_right_checksum(chunk)) {
     throw DataError("broken PNG: wrong checksum of chunk '" + chunk.type + "'");
   }
 }
@@ -76,7 +75,10 @@ void read_header(const Chunk& chunk, Png& png) {
   if (chunk.type != "IHDR" || chunk.content.size() != kHeaderBytes) {
     throw DataError("broken PNG: it does not start with an IHDR chunk of 13 bytes");
   }
-  require_decodable_size(big_endian(chunk.content, 4), big_endian(chunk.content, 0));
+  const std::uint32_t width = big_endian(chunk.content, 0, 4);
+  const std::uint32_t height = big_endian(chunk.content, 4, 4);
+  require_decodable_size(height, width);
+  png.size = {static_cast<int>(height), static_cast<int>(width)};
   png.bit_depth = chunk.content[8];
   png.grey_without_alpha = chunk.content[9] == 0;
 }
@@ -95,9 +97,18 @@ Png strip_png(Bytes bytes) {
       if (is_first) read_header(chunk, png);
       png.pixels_only.insert(png.pixels_only.end(), chunk.whole.begin(), chunk.whole.end());
     }
+    if (chunk.type == "eXIf" && has_right_checksum(chunk)) png.exif = chunk.content;
     if (chunk.type == "IEND") return png;
     position += chunk.whole.size();
   }
+}
+
+ImageSize png_size(Bytes bytes) {
+  const Chunk header = chunk_at(bytes, kSignatureBytes);
+  Png png;
+  read_header(header, png);
+  check_chunk(header);
+  return png.size;
 }
 
 }  // namespace clip_lora::image

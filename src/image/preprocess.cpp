@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <random>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -174,6 +175,24 @@ Image evaluation_view(const Image& image, const Preprocessing& preprocessing) {
   const Image part = resize(image, window, preprocessing.interpolation);
   if (part.height == size_px && part.width == size_px) return part;
   return padded(part, rows.padding, columns.padding, preprocessing);
+}
+
+Image load_evaluation_view(const std::filesystem::path& path, const Preprocessing& preprocessing) {
+  return evaluation_view(decode_image(path, preprocessing.orientation), preprocessing);
+}
+
+void normalise_chw(std::span<const std::uint8_t> rgb, const Preprocessing& preprocessing, float* out) {
+  constexpr std::size_t kChannels = 3;
+  // Divided, as torchvision does it: for the usual 1/255 the product would round otherwise.
+  const auto divisor = static_cast<float>(1.0 / preprocessing.rescale_factor);
+  for (std::size_t channel = 0; channel < kChannels; ++channel) {
+    std::array<float, 256> normalised{};
+    for (std::size_t value = 0; value < normalised.size(); ++value) {
+      normalised[value] = (static_cast<float>(value) / divisor - preprocessing.mean[channel]) /
+                          preprocessing.standard_deviation[channel];
+    }
+    for (std::size_t i = channel; i < rgb.size(); i += kChannels) *out++ = normalised[rgb[i]];
+  }
 }
 
 TrainingView draw_training_view(int height, int width, std::mt19937_64& generator) {

@@ -4,18 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "clip_lora/core/errors.hpp"
-#include "clip_lora/image/codec.hpp"
-#include "support/files.hpp"
-#include "support/temporary_folder.hpp"
-#include "support/throws.hpp"
+#include "support/decoding.hpp"
 
 namespace clip_lora::image {
 namespace {
 
 using namespace std::string_literals;
-using clip_lora::testing::message_of;
-using clip_lora::testing::write_bytes;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -47,61 +41,48 @@ std::string entry(int blue, int green, int red) {
   return {static_cast<char>(blue), static_cast<char>(green), static_cast<char>(red), '\0'};
 }
 
-class Bmp : public ::testing::Test {
- protected:
-  std::vector<std::uint8_t> decoded(const std::string& bytes) const {
-    write_bytes(folder_ / "picture.jpg", bytes);
-    return decode_image(folder_ / "picture.jpg").rgb;
-  }
-
-  std::string error_for(const std::string& bytes) const {
-    return message_of<DataError>([&] { decoded(bytes); });
-  }
-
-  clip_lora::testing::TemporaryFolder folder_;
-};
+using Bmp = clip_lora::testing::DecodingTest;
 
 TEST_F(Bmp, ReadsRowsFromTheBottomOrTheTop) {
   const std::string rows = "\x01\x02\x03\x00\x04\x05\x06\x00"s;
-  EXPECT_THAT(decoded(bmp({}, 1, 2, rows)), ElementsAre(6, 5, 4, 3, 2, 1));
-  EXPECT_THAT(decoded(bmp({}, 1, -2, rows)), ElementsAre(3, 2, 1, 6, 5, 4));
+  EXPECT_THAT(pixels(bmp({}, 1, 2, rows)), ElementsAre(6, 5, 4, 3, 2, 1));
+  EXPECT_THAT(pixels(bmp({}, 1, -2, rows)), ElementsAre(3, 2, 1, 6, 5, 4));
 }
 
 TEST_F(Bmp, LooksUpPalettesOf1And4And8Bits) {
   const std::string palette = entry(1, 2, 3) + entry(4, 5, 6);
-  EXPECT_THAT(decoded(bmp({.bits = 1, .colors = 2, .after_header = palette}, 2, 1, "\x40\x00\x00\x00"s)),
+  EXPECT_THAT(pixels(bmp({.bits = 1, .colors = 2, .after_header = palette}, 2, 1, "\x40\x00\x00\x00"s)),
               ElementsAre(3, 2, 1, 6, 5, 4));
-  EXPECT_THAT(decoded(bmp({.bits = 4, .colors = 2, .after_header = palette}, 2, 1, "\x10\x00\x00\x00"s)),
+  EXPECT_THAT(pixels(bmp({.bits = 4, .colors = 2, .after_header = palette}, 2, 1, "\x10\x00\x00\x00"s)),
               ElementsAre(6, 5, 4, 3, 2, 1));
-  EXPECT_THAT(decoded(bmp({.bits = 8, .colors = 2, .after_header = palette}, 2, 1, "\x01\x00\x00\x00"s)),
+  EXPECT_THAT(pixels(bmp({.bits = 8, .colors = 2, .after_header = palette}, 2, 1, "\x01\x00\x00\x00"s)),
               ElementsAre(6, 5, 4, 3, 2, 1));
 }
 
 TEST_F(Bmp, IsBlackBeyondThePaletteAndGreyBeyondAGreyRamp) {
   const std::string row = "\xc8\x00\x00\x00"s;
   const std::string colors = entry(1, 2, 3) + entry(4, 5, 6);
-  EXPECT_THAT(decoded(bmp({.bits = 8, .colors = 2, .after_header = colors}, 1, 1, row)),
-              ElementsAre(0, 0, 0));
+  EXPECT_THAT(pixels(bmp({.bits = 8, .colors = 2, .after_header = colors}, 1, 1, row)), ElementsAre(0, 0, 0));
   const std::string ramp = entry(0, 0, 0) + entry(1, 1, 1) + entry(2, 2, 2);
-  EXPECT_THAT(decoded(bmp({.bits = 8, .colors = 3, .after_header = ramp}, 1, 1, row)),
+  EXPECT_THAT(pixels(bmp({.bits = 8, .colors = 3, .after_header = ramp}, 1, 1, row)),
               ElementsAre(200, 200, 200));
 }
 
 TEST_F(Bmp, Stretches16BitColours) {
   // 5 bits: 16 · 255 / 31 = 131, 1 · 255 / 31 = 8; 6 bits: 33 · 255 / 63 = 133.
-  EXPECT_THAT(decoded(bmp({.bits = 16}, 2, 1, little_endian(0x4021, 2) + little_endian(0x7fff, 2))),
+  EXPECT_THAT(pixels(bmp({.bits = 16}, 2, 1, little_endian(0x4021, 2) + little_endian(0x7fff, 2))),
               ElementsAre(131, 8, 8, 255, 255, 255));
   const std::string masks = little_endian(0xf800, 4) + little_endian(0x7e0, 4) + little_endian(0x1f, 4);
   EXPECT_THAT(
-      decoded(bmp({.bits = 16, .compression = 3, .after_header = masks}, 1, 1, little_endian(0x8421, 4))),
+      pixels(bmp({.bits = 16, .compression = 3, .after_header = masks}, 1, 1, little_endian(0x8421, 4))),
       ElementsAre(131, 133, 8));
 }
 
 TEST_F(Bmp, Drops32BitAlphaAndHonoursMasks) {
-  EXPECT_THAT(decoded(bmp({.bits = 32}, 1, 1, "\x01\x02\x03\x04")), ElementsAre(3, 2, 1));
+  EXPECT_THAT(pixels(bmp({.bits = 32}, 1, 1, "\x01\x02\x03\x04")), ElementsAre(3, 2, 1));
   const std::string masks =
       little_endian(0xff000000, 4) + little_endian(0xff0000, 4) + little_endian(0xff00, 4);
-  EXPECT_THAT(decoded(bmp({.bits = 32, .compression = 3, .after_header = masks}, 1, 1, "\x01\x02\x03\x04")),
+  EXPECT_THAT(pixels(bmp({.bits = 32, .compression = 3, .after_header = masks}, 1, 1, "\x01\x02\x03\x04")),
               ElementsAre(4, 3, 2));
 }
 
@@ -125,7 +106,7 @@ TEST_F(Bmp, ReportsATruncatedFileWhereverItEnds) {
     const std::string palette(bits <= 8 ? 4U << bits : 0U, '\x07');
     const std::string whole =
         bmp({.bits = bits, .after_header = palette}, 1, 3, std::string(9, 'x') + "....");
-    ASSERT_NO_THROW(decoded(whole));
+    ASSERT_NO_THROW(pixels(whole));
     for (std::size_t size = 2; size + 4 < whole.size(); ++size) {
       EXPECT_THAT(error_for(whole.substr(0, size)), HasSubstr("truncated"))
           << bits << " bits, " << size << " bytes";

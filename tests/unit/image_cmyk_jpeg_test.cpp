@@ -4,19 +4,15 @@
 #include <string>
 
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/image/codec.hpp"
+#include "support/decoding.hpp"
 #include "support/files.hpp"
 #include "support/pictures.hpp"
-#include "support/temporary_folder.hpp"
-#include "support/throws.hpp"
 
 namespace clip_lora::image {
 namespace {
 
 using clip_lora::testing::crc32;
 using clip_lora::testing::from_hex;
-using clip_lora::testing::message_of;
-using clip_lora::testing::write_bytes;
 using ::testing::HasSubstr;
 
 // Two JPEGs of 11 x 9 pixels that libjpeg wrote with the inks (17 x + 9 y + 53 ink) mod 256: CMYK, and
@@ -52,15 +48,7 @@ constexpr auto kYcck =
     "01040300000000000000000000000100101121314181a1ffda0008010400013f1002262329594c6d6cec40711d5a8ff9e7ff"
     "d9";
 
-class CmykJpeg : public ::testing::Test {
- protected:
-  Image decoded(const std::string& bytes) const {
-    write_bytes(folder_ / "picture.jpg", bytes);
-    return decode_image(folder_ / "picture.jpg");
-  }
-
-  clip_lora::testing::TemporaryFolder folder_;
-};
+using CmykJpeg = clip_lora::testing::DecodingTest;
 
 TEST_F(CmykJpeg, EqualsPillowEveryByte) {
   const Image picture = decoded(from_hex(kCmyk));
@@ -74,8 +62,7 @@ TEST_F(CmykJpeg, InYcckEqualsPillowEveryByte) { EXPECT_EQ(crc32(decoded(from_hex
 TEST_F(CmykJpeg, ReportsATruncatedFileWhereverItEnds) {
   for (const auto& whole : {from_hex(kCmyk), from_hex(kYcck)}) {
     for (std::size_t size = 4; size < whole.size(); ++size) {
-      EXPECT_THAT(message_of<DataError>([&] { decoded(whole.substr(0, size)); }), HasSubstr("truncated"))
-          << size << " bytes";
+      EXPECT_THAT(error_for(whole.substr(0, size)), HasSubstr("truncated")) << size << " bytes";
     }
   }
 }

@@ -8,10 +8,10 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/image/codec.hpp"
+#include "support/decoding.hpp"
 #include "support/files.hpp"
 #include "support/pictures.hpp"
 #include "support/png_builder.hpp"
-#include "support/temporary_folder.hpp"
 #include "support/throws.hpp"
 
 namespace clip_lora::image {
@@ -27,19 +27,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class Codec : public ::testing::Test {
- protected:
-  std::vector<std::uint8_t> decoded(const std::string& bytes) const {
-    write_bytes(folder_ / "picture.jpg", bytes);
-    return decode_image(folder_ / "picture.jpg").rgb;
-  }
-
-  std::string error_for(const std::string& bytes) const {
-    return message_of<DataError>([&] { decoded(bytes); });
-  }
-
-  clip_lora::testing::TemporaryFolder folder_;
-};
+using Codec = clip_lora::testing::DecodingTest;
 
 std::string encoded(const std::string& extension, const cv::Mat& picture,
                     const std::vector<int>& parameters = {}) {
@@ -78,42 +66,42 @@ TEST_F(Codec, RefusesToWriteWhereItCannot) {
 }
 
 TEST_F(Codec, DropsAlphaWithoutBlending) {
-  EXPECT_THAT(decoded(build_png({.color_type = 6}, 1, 2, "\x0a\x14\x1e\x00\x28\x32\x3c\x80"s)),
+  EXPECT_THAT(pixels(build_png({.color_type = 6}, 1, 2, "\x0a\x14\x1e\x00\x28\x32\x3c\x80"s)),
               ElementsAre(10, 20, 30, 40, 50, 60));
-  EXPECT_THAT(decoded(build_png({.color_type = 4}, 1, 2, "\x0a\x00\x14\xff"s)),
+  EXPECT_THAT(pixels(build_png({.color_type = 4}, 1, 2, "\x0a\x00\x14\xff"s)),
               ElementsAre(10, 10, 10, 20, 20, 20));
 }
 
 TEST_F(Codec, ExpandsGreyAndPalettes) {
-  EXPECT_THAT(decoded(build_png({.color_type = 0, .bit_depth = 2}, 1, 4, "\x1b")),
+  EXPECT_THAT(pixels(build_png({.color_type = 0, .bit_depth = 2}, 1, 4, "\x1b")),
               ElementsAre(0, 0, 0, 85, 85, 85, 170, 170, 170, 255, 255, 255));
   const std::string palette = png_chunk("PLTE", "\x01\x02\x03\x04\x05\x06");
   const std::string transparency = png_chunk("tRNS", "\x00\x80"s);
-  EXPECT_THAT(decoded(build_png({.color_type = 3}, 1, 2, "\x01\x00"s, palette)),
+  EXPECT_THAT(pixels(build_png({.color_type = 3}, 1, 2, "\x01\x00"s, palette)),
               ElementsAre(4, 5, 6, 1, 2, 3));
-  EXPECT_THAT(decoded(build_png({.color_type = 3}, 1, 2, "\x01\x00"s, palette + transparency)),
+  EXPECT_THAT(pixels(build_png({.color_type = 3}, 1, 2, "\x01\x00"s, palette + transparency)),
               ElementsAre(4, 5, 6, 1, 2, 3));
 }
 
 TEST_F(Codec, KeepsTheHighByteOf16BitColoursAndClips16BitGreyAsPillowDoes) {
-  EXPECT_THAT(decoded(build_png({.color_type = 2, .bit_depth = 16}, 1, 1, "\x01\xff\x80\x00\xff\x01"s)),
+  EXPECT_THAT(pixels(build_png({.color_type = 2, .bit_depth = 16}, 1, 1, "\x01\xff\x80\x00\xff\x01"s)),
               ElementsAre(1, 128, 255));
   EXPECT_THAT(
-      decoded(build_png({.color_type = 6, .bit_depth = 16}, 1, 1, "\x01\xff\x80\x00\xff\x01\x00\x00"s)),
+      pixels(build_png({.color_type = 6, .bit_depth = 16}, 1, 1, "\x01\xff\x80\x00\xff\x01\x00\x00"s)),
       ElementsAre(1, 128, 255));
-  EXPECT_THAT(decoded(build_png({.color_type = 0, .bit_depth = 16}, 1, 2, "\x00\x7f\x01\x00"s)),
+  EXPECT_THAT(pixels(build_png({.color_type = 0, .bit_depth = 16}, 1, 2, "\x00\x7f\x01\x00"s)),
               ElementsAre(127, 127, 127, 255, 255, 255));
 }
 
 TEST_F(Codec, IgnoresGammaAndAnimationOfAPng) {
   const std::string gamma = png_chunk("gAMA", std::string("\x00\x01\x86\xa0", 4));
   const std::string animation = png_chunk("acTL", std::string("\0\0\0\2\0\0\0\0", 8));
-  EXPECT_THAT(decoded(build_png({}, 1, 1, "\x0a\x14\x1e", gamma + animation)), ElementsAre(10, 20, 30));
+  EXPECT_THAT(pixels(build_png({}, 1, 1, "\x0a\x14\x1e", gamma + animation)), ElementsAre(10, 20, 30));
 }
 
 TEST_F(Codec, GoesByTheContentWhateverTheName) {
   write_bytes(folder_ / "picture.png", jpeg());
-  EXPECT_EQ(decode_image(folder_ / "picture.png").rgb, decoded(jpeg()));
+  EXPECT_EQ(decode_image(folder_ / "picture.png").rgb, pixels(jpeg()));
 }
 
 TEST_F(Codec, IgnoresExifOrientation) {
@@ -121,7 +109,7 @@ TEST_F(Codec, IgnoresExifOrientation) {
   // An APP1 segment: big-endian TIFF with one directory entry, orientation (0x112, short, 1 value) = 6.
   const std::string exif = "Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"s;
   const std::string segment = "\xff\xe1\0"s + static_cast<char>(exif.size() + 2) + exif;
-  EXPECT_EQ(decoded(plain.substr(0, 2) + segment + plain.substr(2)), decoded(plain));
+  EXPECT_EQ(pixels(plain.substr(0, 2) + segment + plain.substr(2)), pixels(plain));
 }
 
 TEST_F(Codec, StepsOverAThumbnailWithItsOwnEndOfImageMarker) {
@@ -130,14 +118,14 @@ TEST_F(Codec, StepsOverAThumbnailWithItsOwnEndOfImageMarker) {
   const std::string segment = "\xff\xe1"s + static_cast<char>((thumbnail.size() + 2) >> 8) +
                               static_cast<char>((thumbnail.size() + 2) & 0xff);
   const std::string with_thumbnail = plain.substr(0, 2) + segment + thumbnail + plain.substr(2);
-  EXPECT_EQ(decoded(with_thumbnail), decoded(plain));
+  EXPECT_EQ(pixels(with_thumbnail), pixels(plain));
   EXPECT_THAT(error_for(with_thumbnail.substr(0, with_thumbnail.size() * 3 / 4)), HasSubstr("truncated"));
 }
 
 TEST_F(Codec, ReportsATruncatedJpegWhereverItEnds) {
   for (const int progressive : {0, 1}) {
     const std::string whole = jpeg({cv::IMWRITE_JPEG_PROGRESSIVE, progressive});
-    ASSERT_NO_THROW(decoded(whole));
+    ASSERT_NO_THROW(pixels(whole));
     for (std::size_t part = 1; part < 16; ++part) {
       EXPECT_THAT(error_for(whole.substr(0, whole.size() * part / 16)), HasSubstr("truncated"))
           << part << "/16";
@@ -148,7 +136,7 @@ TEST_F(Codec, ReportsATruncatedJpegWhereverItEnds) {
 
 TEST_F(Codec, ReportsATruncatedPngWhereverItEnds) {
   const std::string whole = encoded(".png", gradient(61, 83));
-  ASSERT_NO_THROW(decoded(whole));
+  ASSERT_NO_THROW(pixels(whole));
   for (std::size_t part = 1; part < 16; ++part) {
     EXPECT_THAT(error_for(whole.substr(0, whole.size() * part / 16)), HasSubstr("truncated"))
         << part << "/16";
@@ -157,9 +145,9 @@ TEST_F(Codec, ReportsATruncatedPngWhereverItEnds) {
 }
 
 TEST_F(Codec, TakesBytesBehindTheEndOfAPicture) {
-  EXPECT_EQ(decoded(jpeg() + "trailing bytes"), decoded(jpeg()));
+  EXPECT_EQ(pixels(jpeg() + "trailing bytes"), pixels(jpeg()));
   const std::string png = encoded(".png", gradient(5, 6));
-  EXPECT_EQ(decoded(png + "trailing bytes"), decoded(png));
+  EXPECT_EQ(pixels(png + "trailing bytes"), pixels(png));
 }
 
 TEST_F(Codec, SurvivesAnyDamagedByte) {  // and prints nothing: the libraries' own messages are off
@@ -170,7 +158,7 @@ TEST_F(Codec, SurvivesAnyDamagedByte) {  // and prints nothing: the libraries' o
       std::string damaged = whole;
       damaged[i] = static_cast<char>(damaged[i] ^ 0x55);
       try {
-        decoded(damaged);
+        pixels(damaged);
       } catch (const DataError&) {  // as good an outcome as a picture
       }
     }
@@ -242,7 +230,7 @@ TEST_F(Codec, RefusesMorePixelsThanOpenCvTakes) {
 
 TEST_F(Codec, DecodesFromManyThreadsAtOnce) {
   const std::string bytes = jpeg();
-  const auto expected = decoded(bytes);
+  const auto expected = pixels(bytes);
   std::vector<std::thread> threads;
   std::atomic<int> equal{0};
   for (int i = 0; i < 4; ++i) {

@@ -5,18 +5,14 @@
 #include <string>
 
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/image/codec.hpp"
+#include "support/decoding.hpp"
 #include "support/files.hpp"
-#include "support/temporary_folder.hpp"
-#include "support/throws.hpp"
 
 namespace clip_lora::image {
 namespace {
 
 using namespace std::string_literals;
 using clip_lora::testing::from_hex;
-using clip_lora::testing::message_of;
-using clip_lora::testing::write_bytes;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -33,19 +29,7 @@ constexpr auto kInterlaced =
 constexpr std::array<std::array<std::uint8_t, 3>, 4> kPalette = {
     {{255, 0, 0}, {0, 255, 0}, {0, 0, 255}, {10, 20, 30}}};
 
-class Gif : public ::testing::Test {
- protected:
-  Image decoded(const std::string& bytes) const {
-    write_bytes(folder_ / "picture.jpg", bytes);
-    return decode_image(folder_ / "picture.jpg");
-  }
-
-  std::string error_for(const std::string& bytes) const {
-    return message_of<DataError>([&] { decoded(bytes); });
-  }
-
-  clip_lora::testing::TemporaryFolder folder_;
-};
+using Gif = clip_lora::testing::DecodingTest;
 
 std::vector<std::uint8_t> expected_pixels() {
   std::vector<std::uint8_t> pixels;

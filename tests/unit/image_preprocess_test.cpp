@@ -16,6 +16,7 @@ using clip_lora::testing::crc32;
 using clip_lora::testing::formula_picture;
 using clip_lora::testing::message_of;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 Preprocessing to_size(int size_px) { return {.size_px = size_px, .resize_px = size_px}; }
@@ -109,6 +110,16 @@ TEST(EvaluationViewOfAPicture, KeepsOnePixelOfAStripThatWouldVanish) {
   std::vector<std::uint8_t> expected(8 * 8 * 3, 0);
   std::fill_n(expected.begin() + 3 * 8 * 3, 8 * 3, std::uint8_t{9});  // (8 − 1) / 2 rows above it
   EXPECT_EQ(view.rgb, expected);
+}
+
+TEST(NormaliseChw, SeparatesTheChannels) {
+  Preprocessing preprocessing;
+  preprocessing.mean = {0.0F, 0.5F, 0.25F};
+  preprocessing.standard_deviation = {1.0F, 0.5F, 0.25F};
+  const std::vector<std::uint8_t> rgb = {0, 0, 0, 255, 255, 255};
+  std::vector<float> tensor(rgb.size());
+  normalise_chw(rgb, preprocessing, tensor.data());
+  EXPECT_THAT(tensor, ElementsAre(0.0F, 1.0F, -1.0F, 1.0F, -1.0F, 3.0F));
 }
 
 TEST(PreprocessingNames, AreReadAsTheyAreWritten) {

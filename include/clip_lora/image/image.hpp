@@ -13,6 +13,11 @@ struct Image {
   std::vector<std::uint8_t> rgb;  ///< height · width · 3 bytes
 };
 
+struct ImageSize {
+  int height = 0;
+  int width = 0;
+};
+
 /// A rectangle of pixels.
 struct Box {
   int top = 0;

@@ -2,9 +2,12 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <random>
+#include <span>
 #include <string>
 
+#include "clip_lora/image/codec.hpp"
 #include "clip_lora/image/image.hpp"
 #include "clip_lora/image/resample.hpp"
 
@@ -24,6 +27,7 @@ struct Preprocessing {
   int resize_px = 224;  ///< what the resize aims at; R except in some Hugging Face configurations
   ResizeMode resize_mode = ResizeMode::kShortest;
   Interpolation interpolation = Interpolation::kBicubic;
+  Orientation orientation = Orientation::kIgnoreExif;  ///< of photos that say how they were held
   std::array<std::uint8_t, 3> fill_color = {0, 0, 0};  ///< of what is padded
   double rescale_factor = 1.0 / 255.0;                 ///< applied to the bytes before the normalisation
   std::array<float, 3> mean = {0.48145466F, 0.4578275F, 0.40821073F};
@@ -45,6 +49,15 @@ Interpolation parse_interpolation(const std::string& name);
 /// ResizeKeepRatio(longest=1) and CenterCropOrPad (kLongest) make of a Pillow image; a side that they would
 /// round to nothing is one pixel here.
 Image evaluation_view(const Image& image, const Preprocessing& preprocessing);
+
+/// The file `path`, decoded as the preprocessing says (its orientation), at the evaluation view. Throws
+/// DataError.
+Image load_evaluation_view(const std::filesystem::path& path, const Preprocessing& preprocessing);
+
+/// (bytes · rescale_factor − mean) / standard_deviation of pixels `rgb` [height, width, 3], to `out` [3,
+/// height, width]: bit for bit what torchvision's ToTensor and Normalize make of them, where rescale_factor
+/// is 1/255.
+void normalise_chw(std::span<const std::uint8_t> rgb, const Preprocessing& preprocessing, float* out);
 
 /// One random view of a training image.
 struct TrainingView {

@@ -1,0 +1,69 @@
+#include "jpeg.hpp"
+
+#include <turbojpeg.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "clip_lora/core/errors.hpp"
+
+// TurboJPEG rather than libjpeg itself: its shared library keeps its copy of libjpeg's functions to itself,
+// so that it lives beside the one in a static OpenCV. Unlike OpenCV's reader it writes red first, prints
+// nothing, and knows Pillow's CMYK.
+namespace clip_lora::image {
+namespace {
+
+struct DestroyDecompressor {
+  void operator()(void* handle) const { tjDestroy(handle); }
+};
+
+/// [height, width, channels of `format`]. The default flags are Pillow's decoder: accurate inverse DCT,
+/// smooth upsampling of the chroma.
+std::vector<std::uint8_t> decompress(Bytes bytes, const JpegFrame& frame, TJPF format,
+                                     std::vector<std::uint8_t> pixels) {
+  const std::unique_ptr<void, DestroyDecompressor> decompressor(tjInitDecompress());
+  if (!decompressor) throw DataError("libjpeg-turbo cannot start: " + std::string(tjGetErrorStr2(nullptr)));
+  const std::size_t size = static_cast<std::size_t>(frame.height) * static_cast<std::size_t>(frame.width) *
+                           static_cast<std::size_t>(tjPixelSize[format]);
+  if (pixels.capacity() < size) pixels = {};  // what is there need not be copied
+  pixels.resize(size);
+  const int status =
+      tjDecompress2(decompressor.get(), bytes.data(), static_cast<unsigned long>(bytes.size()), pixels.data(),
+                    frame.width, /*pitch=*/0, frame.height, format, /*flags=*/0);
+  // A warning is about damage that libjpeg steps over, as it does in Pillow.
+  if (status != 0 && tjGetErrorCode(decompressor.get()) != TJERR_WARNING) {
+    throw DataError("its data are damaged: " + std::string(tjGetErrorStr2(decompressor.get())));
+  }
+  return pixels;
+}
+
+/// a · b / 255, rounded as Pillow does it.
+int scale(int a, int b) {
+  const int product = a * b + 128;
+  return ((product >> 8) + product) >> 8;
+}
+
+/// `inks`: cyan, magenta, yellow and black as the file has them, where 255 is no ink.
+std::vector<std::uint8_t> mix_inks(const std::vector<std::uint8_t>& inks) {
+  std::vector<std::uint8_t> rgb(inks.size() / 4 * 3);
+  std::uint8_t* out = rgb.data();
+  for (std::size_t i = 0; i < inks.size(); i += 4) {
+    const int light = inks[i + 3];  // what black leaves
+    for (std::size_t ink = 0; ink < 3; ++ink) {
+      *out++ = static_cast<std::uint8_t>(light - scale(255 - inks[i + ink], light));
+    }
+  }
+  return rgb;
+}
+
+}  // namespace
+
+Image decode_jpeg(Bytes bytes, const JpegFrame& frame, std::vector<std::uint8_t> memory) {
+  return {frame.height, frame.width,
+          frame.components == 4 ? mix_inks(decompress(bytes, frame, TJPF_CMYK, {}))
+                                : decompress(bytes, frame, TJPF_RGB, std::move(memory))};
+}
+
+}  // namespace clip_lora::image
