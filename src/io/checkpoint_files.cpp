@@ -20,12 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr std::array kWeights = {"model.safetensors",           "model.safetensors.index.json",
-                                 "open_clip_model.safetensors", "open_clip_model.safetensors.index.json",
-                                 "open_clip_pytorch_model.bin", "pytorch_model.bin"};
 constexpr std::array kDocuments = {"config.json", "preprocessor_config.json", "open_clip_config.json"};
-constexpr std::uint64_t kLargestDocument = 16 << 20;
-constexpr int kDeepestNesting = 4;         // of state_dict or model in each other
+constexpr int kDeepestNesting = 4;  // of state_dict or model in each other
 
 bool is_there(const fs::path& path) {
   std::error_code ignored;
@@ -39,21 +35,11 @@ bool is_folder(const fs::path& path) {
 
 /// The file of weights that a folder is read for.
 fs::path weights_in(const fs::path& folder) {
-  for (const char* name : kWeights) {
+  for (const char* name : kWeightsFiles) {
     if (is_there(folder / name)) return folder / name;
   }
   throw CheckpointError("'" + folder.string() + "' has no weights: expected one of " +
-                        join_capped({kWeights.begin(), kWeights.end()}) + " in the folder");
-}
-
-json read_document(const fs::path& path) {
-  const MappedFile file(path);
-  const std::string source = "'" + path.string() + "': ";
-  if (file.size() > kLargestDocument) {
-    throw CheckpointError(source + "it has " + std::to_string(file.size()) +
-                          " bytes, expected a JSON document of at most " + std::to_string(kLargestDocument));
-  }
-  return parse_json_object({file.bytes(), file.size()}, source);
+                        join_capped({kWeightsFiles.begin(), kWeightsFiles.end()}) + " in the folder");
 }
 
 // ---- Sharded safetensors ----
@@ -61,7 +47,7 @@ json read_document(const fs::path& path) {
 /// Which shard each tensor is in, by the index's `weight_map`.
 std::map<std::string, std::string> read_weight_map(const fs::path& path) {
   const std::string source = "index '" + path.string() + "': ";
-  const json index = read_document(path);
+  const json index = read_json_object(path, source);
   if (!index.contains("weight_map") || !index["weight_map"].is_object()) {
     throw CheckpointError(
         source + "it has no object 'weight_map' that says where each tensor is (hint: of a folder with a " +
@@ -135,12 +121,6 @@ PickleDict innermost_state_dict(const PickleValue& root, const std::string& sour
   return dict;
 }
 
-void add_tensor(StateDict& tensors, const std::string& name, const at::Tensor& tensor,
-                const std::string& source) {
-  if (!tensors.emplace(name, tensor).second)
-    throw CheckpointError(source + "tensor '" + name + "' is there twice");
-}
-
 StateDict plain_state_dict(const PickleValue& root, const std::string& source) {
   StateDict tensors;
   std::vector<std::string> others;
@@ -148,10 +128,10 @@ StateDict plain_state_dict(const PickleValue& root, const std::string& source) {
     const std::string name = entry.key().isString() ? entry.key().toStringRef() : "a key that is no text";
     if (!entry.value().isTensor()) {
       others.push_back(name);
-    } else if (entry.key().isString()) {
-      add_tensor(tensors, name, entry.value().toTensor(), source);
-    } else {
+    } else if (!entry.key().isString()) {
       throw CheckpointError(source + "it holds a tensor under " + name);
+    } else if (!tensors.emplace(name, entry.value().toTensor()).second) {
+      throw CheckpointError(source + "tensor '" + name + "' is there twice");
     }
   }
   if (tensors.empty()) {
@@ -227,6 +207,11 @@ std::string to_string(Container container) {
   return "";
 }
 
+bool holds_checkpoint(const fs::path& folder) {
+  return std::any_of(kWeightsFiles.begin(), kWeightsFiles.end(),
+                     [&](const char* name) { return is_there(folder / name); });
+}
+
 CheckpointFiles read_checkpoint_files(const fs::path& path) {
   if (!is_there(path)) throw CheckpointError("'" + path.string() + "' does not exist");
   CheckpointFiles files;
@@ -235,7 +220,8 @@ CheckpointFiles read_checkpoint_files(const fs::path& path) {
   read_weights(weights, files);
   for (const char* name : kDocuments) {
     const fs::path document = weights.parent_path() / name;
-    if (is_there(document)) files.documents[name] = read_document(document);
+    if (is_there(document))
+      files.documents[name] = read_json_object(document, "'" + document.string() + "': ");
   }
   return files;
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
-#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -20,26 +19,19 @@ constexpr std::array kFormats = {std::pair{AdapterFormat::kAuthors, "authors"},
                                  std::pair{AdapterFormat::kPeft, "peft"},
                                  std::pair{AdapterFormat::kSafetensors, "safetensors"}};
 
-std::string source_of(const fs::path& path) { return "adapter '" + path.string() + "'"; }
-
-/// Told by the first bytes of a file: a zip archive's, or a JSON object after a header length.
-AdapterFormat format_of(const fs::path& path, const std::string& source) {
+[[noreturn]] void throw_no_adapter(const fs::path& path, const std::string& source) {
   std::error_code ignored;
-  if (fs::is_directory(path, ignored)) return AdapterFormat::kPeft;
-  std::array<char, 9> bytes{};
-  std::ifstream file(path, std::ios::binary);
-  if (!fs::is_regular_file(path, ignored) || !file)
+  if (!fs::is_regular_file(path, ignored) || !std::ifstream(path))
     throw CheckpointError(source + " is missing or cannot be read");
-  file.read(bytes.data(), bytes.size());
-  if (std::string_view(bytes.data(), 2) == "PK") return AdapterFormat::kAuthors;
-  if (bytes[8] == '{') return AdapterFormat::kSafetensors;
   throw CheckpointError(
       source + " is of no known format: expected a `.pt` of CLIP-LoRA (a PyTorch zip archive), a " +
       "safetensors file that clip_lora wrote, or a folder of PEFT's (hint: is it a whole file?)");
 }
 
 LoadedAdapter read(const fs::path& path, const std::string& source, const model::Clip& clip) {
-  switch (format_of(path, source)) {
+  const auto format = format_of(path);
+  if (!format) throw_no_adapter(path, source);
+  switch (*format) {
     case AdapterFormat::kAuthors:
       return read_authors(path, source, clip);
     case AdapterFormat::kPeft:
@@ -64,6 +56,20 @@ void require_same_backbone(const std::string& source, const AdapterContext& cont
 }
 
 }  // namespace
+
+std::string source_of(const fs::path& path) { return "adapter '" + path.string() + "'"; }
+
+std::optional<AdapterFormat> format_of(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return AdapterFormat::kPeft;
+  // Reading a pipe would wait for its other end.
+  if (!fs::is_regular_file(path, ignored)) return std::nullopt;
+  std::array<char, 9> bytes{};
+  std::ifstream(path, std::ios::binary).read(bytes.data(), bytes.size());
+  if (std::string_view(bytes.data(), 2) == "PK") return AdapterFormat::kAuthors;
+  if (bytes[8] == '{') return AdapterFormat::kSafetensors;
+  return std::nullopt;
+}
 
 std::string to_string(AdapterFormat format) {
   return std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& row) { return row.first == format; })
@@ -101,27 +107,23 @@ LoadedAdapter load_adapter(const fs::path& path, const model::Clip& clip, const 
 
 void require_same_options(const Adapter& adapter, const LoraOptions& options, const fs::path& source,
                           const std::set<std::string>& flags) {
-  const AdapterSummary saved = summarise(adapter);
-  // A fresh adapter's summary, without making one: what the same words would be for these options.
-  std::ostringstream alpha;
-  alpha.precision(9);
-  alpha << alpha_of(options.scaling(), options.rank, /*rank_stabilised=*/true);
-  std::string params;
-  for (const auto& name : projection_names(options.projections)) params += (params.empty() ? "" : " ") + name;
-
+  const AdapterSummary saved = summarise(adapter), wanted = summarise(options);
   std::string differences;
-  const auto compare = [&](const std::string& flag, const std::string& was, const std::string& wanted) {
-    if (was == wanted || !flags.contains(flag)) return;
-    differences += "\n  " + flag + ": it was trained with --" + flag + " " + was + ", this run has --" +
-                   flag + " " + wanted;
+  const auto compare = [&](const std::string& flag, std::string AdapterSummary::*setting) {
+    if (saved.*setting == wanted.*setting || !flags.contains(flag)) return;
+    differences += "\n  " + flag + ": it was trained with --" + flag + " " + saved.*setting +
+                   ", this run has --" + flag + " " + wanted.*setting;
   };
-  compare("r", saved.rank, std::to_string(options.rank));
-  compare("alpha", saved.alpha, alpha.str());
-  compare("encoder", saved.encoder, to_string(options.encoder));
-  compare("params", saved.params, params);
-  compare("position", saved.position, to_string(options.position));
-  if (!differences.empty())
-    throw CheckpointError(source_of(source) + " does not fit this run:" + differences);
+  compare("r", &AdapterSummary::rank);
+  compare("alpha", &AdapterSummary::alpha);
+  compare("encoder", &AdapterSummary::encoder);
+  compare("params", &AdapterSummary::params);
+  compare("position", &AdapterSummary::position);
+  if (differences.empty()) return;
+  const char* hint =
+      "\n  (hint: no flags can say how its blocks differ; --adapter without them takes it as it is)";
+  throw CheckpointError(source_of(source) + " does not fit this run:" + differences +
+                        (saved.options ? "" : hint));
 }
 
 }  // namespace clip_lora::lora

@@ -9,6 +9,7 @@
 
 #include "adapter_context.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/json_text.hpp"
 #include "clip_lora/io/torch_pickle.hpp"
 #include "clip_lora/lora/summary.hpp"
 #include "stored_adapter.hpp"
@@ -47,8 +48,32 @@ PickleDict metadata_of(const LoraOptions& options, const AdapterContext& context
   metadata.insert("params", params);
   metadata.insert("position", to_string(options.position));
   metadata.insert(kDropoutKey, options.dropout);
-  metadata.insert(kContextKey, json_text(context_json(context)));
+  metadata.insert(kContextKey, io::json_text(context_json(context)));
   return metadata;
+}
+
+nlohmann::ordered_json as_json(const PickleValue& value) {
+  if (value.isInt()) return value.toInt();
+  if (value.isDouble()) return value.toDouble();
+  if (value.isBool()) return value.toBool();
+  if (value.isString()) return value.toStringRef();
+  if (value.isList() || value.isTuple()) {
+    auto array = nlohmann::ordered_json::array();
+    const auto elements =
+        value.isList() ? value.toListRef() : c10::ArrayRef<PickleValue>(value.toTupleRef().elements());
+    for (const auto& element : elements) array.push_back(as_json(element));
+    return array;
+  }
+  return value.tagKind();
+}
+
+/// The dictionary under `key`, if there is one.
+std::optional<PickleDict> find_dict(const PickleValue& root, const std::string& key) {
+  if (!root.isGenericDict()) return std::nullopt;
+  const PickleDict dictionary = root.toGenericDict();
+  const auto found = dictionary.find(key);
+  if (found == dictionary.end() || !found->value().isGenericDict()) return std::nullopt;
+  return found->value().toGenericDict();
 }
 
 /// Reads one file; every complaint names it.
@@ -202,6 +227,25 @@ LoadedAdapter read_authors(const std::filesystem::path& path, const std::string&
   const LoraOptions options = reader.options();
   return {assemble(source, clip, options, updates_of(options, clip), reader.weights()),
           AdapterFormat::kAuthors, reader.context()};
+}
+
+std::optional<AdapterDescription> describe_authors(const std::filesystem::path& path,
+                                                   const std::string& source) {
+  const PickleValue root = io::read_torch_archive(path).root;
+  const auto weights = find_dict(root, "weights"), metadata = find_dict(root, "metadata");
+  if (!weights || !metadata) return std::nullopt;
+  nlohmann::ordered_json settings, context;
+  for (const auto& entry : *metadata) {
+    if (!entry.key().isString()) continue;
+    const std::string key = entry.key().toStringRef();
+    if (key != kContextKey) {
+      settings[key] = as_json(entry.value());
+    } else if (entry.value().isString()) {
+      context = JsonObject::parse(entry.value().toStringRef(), source + ": metadata.clip_lora").json();
+    }
+  }
+  return description_of(AdapterFormat::kAuthors, settings, io::nested_tensors(*weights, source + ": "),
+                        context);
 }
 
 }  // namespace clip_lora::lora

@@ -14,7 +14,8 @@ class JsonObject {
  public:
   using Json = nlohmann::ordered_json;
 
-  /// `source` begins the CheckpointErrors, e.g. "adapter 'x': adapter_config.json". Refuses deep nesting.
+  /// `source` begins the CheckpointErrors, e.g. "adapter 'x': adapter_config.json". Refused is what
+  /// io::parse_json_object refuses.
   static JsonObject parse(const std::string& text, const std::string& source);
   static JsonObject read(const std::filesystem::path& path, const std::string& source);
 
@@ -46,8 +47,5 @@ class JsonObject {
   Json json_;
   std::string source_;
 };
-
-/// `json` as text for a file; bytes that are no UTF-8 become U+FFFD.
-std::string json_text(const nlohmann::ordered_json& json, int indent = -1);
 
 }  // namespace clip_lora::lora

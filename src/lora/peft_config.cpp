@@ -5,6 +5,7 @@
 #include <set>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/json_text.hpp"
 
 namespace clip_lora::lora {
 namespace {
@@ -46,8 +47,7 @@ void require_plain_lora(const JsonObject& json) {
   if (method != "LORA")
     json.fail("has peft_type '" + method + "', expected LORA (hint: other methods cannot be used)");
   const auto refuse = [&](const std::string& key, const Json& value) {
-    json.fail("uses " + key + " (" + json_text(value).substr(0, 60) +
-              "), which CLIP-LoRA's adapters cannot do");
+    json.fail("uses " + key + " (" + io::brief(value) + "), which CLIP-LoRA's adapters cannot do");
   };
   for (const auto& [key, value] : json.json().items()) {
     if (is_variant(key) && !is_off(value)) refuse(key, value);
@@ -55,7 +55,7 @@ void require_plain_lora(const JsonObject& json) {
   if (const Json* bias = json.find("bias"); bias != nullptr && *bias != "none") refuse("bias", *bias);
   const Json* initialisation = json.find("init_lora_weights");
   if (initialisation != nullptr && initialisation->is_string() && changes_frozen_weights(*initialisation)) {
-    json.fail("has init_lora_weights " + json_text(*initialisation) +
+    json.fail("has init_lora_weights " + io::brief(*initialisation) +
               ", which also changed the backbone's weights (hint: PEFT converts it to plain LoRA, see "
               "path_initial_model_for_weight_conversion of save_pretrained)");
   }

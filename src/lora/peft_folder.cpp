@@ -8,6 +8,7 @@
 #include "adapter_context.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/atomic_file.hpp"
+#include "clip_lora/io/json_text.hpp"
 #include "clip_lora/io/safetensors.hpp"
 #include "clip_lora/io/torch_pickle.hpp"
 #include "peft_config.hpp"
@@ -99,8 +100,8 @@ void write_files(const fs::path& folder, const Adapter& adapter, const AdapterCo
     tensors[b_name(module)] = update.b;
   });
   io::write_safetensors(folder / kWeightsFile, tensors, {{"format", "pt"}});
-  io::write_atomically(folder / kConfigFile, json_text(config_json(adapter), 2) + "\n");
-  io::write_atomically(folder / kContextFile, json_text(context_json(context), 2) + "\n");
+  io::write_atomically(folder / kConfigFile, io::json_text(config_json(adapter), 2) + "\n");
+  io::write_atomically(folder / kContextFile, io::json_text(context_json(context), 2) + "\n");
 }
 
 io::StateDict read_pickled_weights(const fs::path& path, const std::string& source) {
@@ -125,6 +126,22 @@ io::StateDict read_weights(const fs::path& folder, const std::string& source) {
     return read_pickled_weights(folder / kPickledWeightsFile, source);
   }
   throw CheckpointError(source + " holds neither " + kWeightsFile + " nor " + kPickledWeightsFile);
+}
+
+bool is_peft_folder(const fs::path& folder) {
+  std::error_code ignored;
+  return fs::exists(folder / kConfigFile, ignored);
+}
+
+JsonObject read_config(const fs::path& folder, const std::string& source) {
+  return JsonObject::read(folder / kConfigFile, source + ": " + kConfigFile);
+}
+
+/// Nothing if somebody else wrote the folder.
+std::optional<JsonObject> find_context(const fs::path& folder, const std::string& source) {
+  std::error_code ignored;
+  if (!fs::exists(folder / kContextFile, ignored)) return std::nullopt;
+  return JsonObject::read(folder / kContextFile, source + ": " + kContextFile);
 }
 
 /// What the folder should hold by its configuration, and all that it does hold of attention's projections. A
@@ -180,21 +197,31 @@ void write_peft(const fs::path& path, const Adapter& adapter, const AdapterConte
 }
 
 LoadedAdapter read_peft(const fs::path& folder, const std::string& source, const model::Clip& clip) {
-  std::error_code ignored;
-  if (!fs::exists(folder / kConfigFile, ignored)) {
+  if (!is_peft_folder(folder)) {
     throw CheckpointError(source + " is a folder without " + kConfigFile +
                           " (hint: is it a folder of PEFT's?)");
   }
-  const PeftConfig config(JsonObject::read(folder / kConfigFile, source + ": " + kConfigFile));
+  const PeftConfig config(read_config(folder, source));
   const io::StateDict tensors = read_weights(folder, source);
   std::optional<AdapterContext> context;
-  if (fs::exists(folder / kContextFile, ignored)) {
-    context = read_context(JsonObject::read(folder / kContextFile, source + ": " + kContextFile));
-  }
+  if (const auto json = find_context(folder, source)) context = read_context(*json);
   std::vector<std::string> problems;
   const auto updates = updates_in(config, tensors, clip, problems);
   return {assemble(source, clip, config.options(), updates, tensors, problems), AdapterFormat::kPeft,
           context};
+}
+
+std::optional<AdapterDescription> describe_peft(const fs::path& folder, const std::string& source) {
+  if (!is_peft_folder(folder)) return std::nullopt;
+  const Json config = read_config(folder, source).json();
+  Json settings;
+  for (const char* key : {"peft_type", "r", "lora_alpha", "use_rslora", "target_modules",
+                          "layers_to_transform", "rank_pattern", "alpha_pattern"}) {
+    if (config.contains(key)) settings[key] = config[key];
+  }
+  const auto context = find_context(folder, source);
+  return description_of(AdapterFormat::kPeft, settings, read_weights(folder, source),
+                        context ? context->json() : Json());
 }
 
 }  // namespace clip_lora::lora

@@ -4,6 +4,7 @@
 
 #include "adapter_context.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/json_text.hpp"
 #include "clip_lora/io/safetensors.hpp"
 #include "stored_adapter.hpp"
 
@@ -52,10 +53,15 @@ JsonObject read_metadata(const Metadata& metadata, const std::string& key, const
   return JsonObject::parse(found->second, source + ": " + key);
 }
 
-/// Throws unless the file says that it is an adapter of ours.
-void require_format(const io::Safetensors& file, const std::string& source) {
+/// Whether the file says that it is an adapter of ours.
+bool is_ours(const io::Safetensors& file) {
   const auto format = file.metadata.find("format");
-  if (format == file.metadata.end() || format->second != kFormat) {
+  return format != file.metadata.end() && format->second == kFormat;
+}
+
+/// Throws unless it is an adapter of ours, and of a version that is read here.
+void require_format(const io::Safetensors& file, const std::string& source) {
+  if (!is_ours(file)) {
     const bool peft = !file.tensors.empty() && file.tensors.begin()->first.starts_with("base_model.");
     throw CheckpointError(source + " is a safetensors file, but no adapter that clip_lora wrote" +
                           (peft ? " (hint: it looks like PEFT's; give the folder that holds it)"
@@ -114,9 +120,9 @@ void write_safetensors_adapter(const std::filesystem::path& path, const Adapter&
   io::write_safetensors(path, adapter.state_dict(),
                         {{"format", kFormat},
                          {"version", kVersion},
-                         {"options", json_text(options_json(adapter.options()))},
-                         {"scalings", json_text(scalings)},
-                         {"context", json_text(context_json(context))}});
+                         {"options", io::json_text(options_json(adapter.options()))},
+                         {"scalings", io::json_text(scalings)},
+                         {"context", io::json_text(context_json(context))}});
 }
 
 LoadedAdapter read_safetensors_adapter(const std::filesystem::path& path, const std::string& source,
@@ -130,6 +136,14 @@ LoadedAdapter read_safetensors_adapter(const std::filesystem::path& path, const 
   const AdapterContext context = read_context(read_metadata(file.metadata, "context", source));
   return {assemble(source, clip, options, updates, file.tensors, problems), AdapterFormat::kSafetensors,
           context};
+}
+
+std::optional<AdapterDescription> describe_safetensors_adapter(const std::filesystem::path& path,
+                                                               const std::string& source) {
+  const io::Safetensors file = io::read_safetensors(path);
+  if (!is_ours(file)) return std::nullopt;
+  return description_of(AdapterFormat::kSafetensors, read_metadata(file.metadata, "options", source).json(),
+                        file.tensors, read_metadata(file.metadata, "context", source).json());
 }
 
 }  // namespace clip_lora::lora

@@ -1,9 +1,9 @@
 #include "stored_adapter.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/util/StringUtil.h>
 
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "clip_lora/core/errors.hpp"
@@ -11,20 +11,12 @@
 namespace clip_lora::lora {
 namespace {
 
-using Shape = std::vector<std::int64_t>;
-
-std::string shape_text(at::IntArrayRef shape) {
-  std::ostringstream text;
-  text << shape;
-  return text.str();
-}
-
 /// What is wrong with a stored tensor, or "".
-std::string problem_with(const std::string& name, const Shape& shape, const io::StateDict& tensors) {
+std::string problem_with(const std::string& name, at::IntArrayRef shape, const io::StateDict& tensors) {
   const auto found = tensors.find(name);
   if (found == tensors.end()) return name + " is missing";
-  if (found->second.sizes() != at::IntArrayRef(shape)) {
-    return name + " has shape " + shape_text(found->second.sizes()) + ", expected " + shape_text(shape);
+  if (found->second.sizes() != shape) {
+    return name + " has shape " + c10::str(found->second.sizes()) + ", expected " + c10::str(shape);
   }
   return found->second.is_floating_point() ? "" : name + " is of no floating type";
 }
@@ -32,7 +24,7 @@ std::string problem_with(const std::string& name, const Shape& shape, const io::
 void check(const std::string& source, const model::Clip& clip, const std::vector<StoredUpdate>& updates,
            const io::StateDict& tensors, std::vector<std::string> problems) {
   std::set<std::string> expected;
-  const auto require = [&](const std::string& name, const Shape& shape) {
+  const auto require = [&](const std::string& name, at::IntArrayRef shape) {
     expected.insert(name);
     if (std::string problem = problem_with(name, shape, tensors); !problem.empty())
       problems.push_back(problem);

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "clip_lora/io/state_dict.hpp"
+#include "clip_lora/lora/adapter_description.hpp"
 #include "clip_lora/lora/adapter_file.hpp"
 #include "projection.hpp"
 
@@ -31,16 +33,33 @@ Adapter assemble(const std::string& source, const model::Clip& clip, const LoraO
                  const std::vector<StoredUpdate>& updates, const io::StateDict& tensors,
                  std::vector<std::string> problems = {});
 
-// One pair for each format. `source` begins every CheckpointError.
+/// "adapter 'path'", which begins every CheckpointError about it.
+std::string source_of(const std::filesystem::path& path);
+
+/// Told by the first bytes of a file: a zip archive's, or a JSON object after a header length. A folder is
+/// PEFT's. Nothing for anything else; whether it is an adapter at all is for the format's reader to say.
+std::optional<AdapterFormat> format_of(const std::filesystem::path& path);
+
+/// A description with what the tensors say.
+AdapterDescription description_of(AdapterFormat format, nlohmann::ordered_json settings,
+                                  const io::StateDict& tensors, nlohmann::ordered_json context);
+
+// Three for each format. `source` is source_of(path). Nothing is described where there is no adapter.
 void write_authors(const std::filesystem::path& path, const Adapter& adapter, const AdapterContext& context);
 LoadedAdapter read_authors(const std::filesystem::path& path, const std::string& source,
                            const model::Clip& clip);
+std::optional<AdapterDescription> describe_authors(const std::filesystem::path& path,
+                                                   const std::string& source);
 void write_peft(const std::filesystem::path& path, const Adapter& adapter, const AdapterContext& context);
 LoadedAdapter read_peft(const std::filesystem::path& folder, const std::string& source,
                         const model::Clip& clip);
+std::optional<AdapterDescription> describe_peft(const std::filesystem::path& folder,
+                                                const std::string& source);
 void write_safetensors_adapter(const std::filesystem::path& path, const Adapter& adapter,
                                const AdapterContext& context);
 LoadedAdapter read_safetensors_adapter(const std::filesystem::path& path, const std::string& source,
                                        const model::Clip& clip);
+std::optional<AdapterDescription> describe_safetensors_adapter(const std::filesystem::path& path,
+                                                               const std::string& source);
 
 }  // namespace clip_lora::lora

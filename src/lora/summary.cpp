@@ -85,4 +85,16 @@ AdapterSummary summarise(const Adapter& adapter) {
   return summary;
 }
 
+AdapterSummary summarise(const LoraOptions& options) {
+  LoraOptions stabilised = options;
+  stabilised.alpha = alpha_of(options.scaling(), options.rank, /*rank_stabilised=*/true);
+  stabilised.rank_stabilised = true;
+  return {.rank = std::to_string(options.rank),
+          .alpha = range_text(std::set{stabilised.alpha}),
+          .encoder = to_string(options.encoder),
+          .params = joined(projection_names(options.projections)),
+          .position = to_string(options.position),
+          .options = stabilised};
+}
+
 }  // namespace clip_lora::lora

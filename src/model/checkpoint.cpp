@@ -1,6 +1,7 @@
 #include "clip_lora/model/checkpoint.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/util/StringUtil.h>
 
 #include <algorithm>
 #include <array>
@@ -20,12 +21,6 @@ namespace {
 constexpr std::array kIgnored = {"input_resolution", "context_length", "vocab_size",
                                  "text_model.embeddings.position_ids",
                                  "vision_model.embeddings.position_ids"};
-
-std::string shape_text(const at::Tensor& tensor) {
-  std::ostringstream text;
-  text << tensor.sizes();
-  return text.str();
-}
 
 /// The text tower's causal mask is no weight either, but TorchScript stores it with them.
 bool is_ignored(const std::string& name) {
@@ -66,8 +61,8 @@ Mismatches compare(const io::StateDict& expected, const io::StateDict& found) {
     if (match == found.end()) {
       mismatches.missing.push_back(name);
     } else if (!same_shape(match->second, parameter)) {
-      mismatches.misshaped.push_back(name + " is " + shape_text(match->second) + ", expected " +
-                                     shape_text(parameter));
+      mismatches.misshaped.push_back(name + " is " + c10::str(match->second.sizes()) + ", expected " +
+                                     c10::str(parameter.sizes()));
     } else if (!match->second.is_floating_point()) {
       mismatches.misshaped.push_back(name + " is " + c10::toString(match->second.scalar_type()) +
                                      ", expected a floating type");

@@ -4,18 +4,12 @@
 #include <cmath>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/json_text.hpp"
 
 namespace clip_lora::model {
 namespace {
 
 using nlohmann::json;
-
-std::string shown(const json& value) {
-  constexpr std::size_t kLongest = 60;
-  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, json::error_handler_t::replace);
-  if (text.size() > kLongest) text = text.substr(0, kLongest) + "…";
-  return text;
-}
 
 bool switches_off(const json& value) {
   if (value.is_boolean()) return !value.get<bool>();
@@ -30,7 +24,7 @@ JsonFields::JsonFields(const json& object, std::string document, std::string pat
     : object_(&object), document_(std::move(document)), path_(std::move(path)) {
   if (object.is_object()) return;
   const std::string where = path_.empty() ? document_ : document_ + ": " + path_.substr(0, path_.size() - 1);
-  throw CheckpointError(where + " is " + shown(object) + ", expected a JSON object");
+  throw CheckpointError(where + " is " + io::brief(object) + ", expected a JSON object");
 }
 
 const json* JsonFields::find(const std::string& key) const {
@@ -41,7 +35,7 @@ const json* JsonFields::find(const std::string& key) const {
 void JsonFields::fail(const std::string& key, const std::string& expected) const {
   const json* value = find(key);
   throw CheckpointError(document_ + ": " + path_ + key + " is " +
-                        (value != nullptr ? shown(*value) : "missing") + ", expected " + expected);
+                        (value != nullptr ? io::brief(*value) : "missing") + ", expected " + expected);
 }
 
 std::optional<std::int64_t> JsonFields::integer(const std::string& key) const {

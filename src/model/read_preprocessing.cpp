@@ -163,12 +163,12 @@ image::Preprocessing read_open_clip_preprocessing(const json& preprocess_cfg, st
     }
   }
   preprocessing.rescale_factor = read_rescale_factor(fields);
+  if (fields.boolean("exif").value_or(false)) preprocessing.orientation = image::Orientation::kApplyExif;
   read_normalisation(fields, "mean", "std", preprocessing);
   return preprocessing;
 }
 
-image::Preprocessing preprocessing_from_json(const json& json) {
-  const std::string document = "preprocessing";
+image::Preprocessing preprocessing_from_json(const json& json, const std::string& document) {
   const auto size = JsonFields(json, document).square_side("size");
   return read_open_clip_preprocessing(json, size.value_or(image::Preprocessing{}.size_px), document);
 }

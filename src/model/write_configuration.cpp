@@ -121,8 +121,7 @@ ordered_json open_clip_preprocessing(const image::Preprocessing& preprocessing) 
   if (!has_filter) refuse("interpolation is " + image::to_string(preprocessing.interpolation));
 
   ordered_json json = to_json(preprocessing);
-  json.erase("resize_size");
-  json.erase("rescale_factor");
+  for (const char* ours : {"resize_size", "rescale_factor", "exif"}) json.erase(ours);
   // OpenCLIP hands one colour to Pillow's fill; three equal ones are one.
   const auto& color = preprocessing.fill_color;
   if (color[0] == color[1] && color[1] == color[2]) json["fill_color"] = color[0];
@@ -169,7 +168,8 @@ ordered_json to_json(const image::Preprocessing& preprocessing) {
           {"resize_mode", image::to_string(preprocessing.resize_mode)},
           {"fill_color", preprocessing.fill_color},
           {"resize_size", preprocessing.resize_px},
-          {"rescale_factor", preprocessing.rescale_factor}};
+          {"rescale_factor", preprocessing.rescale_factor},
+          {"exif", preprocessing.orientation == image::Orientation::kApplyExif}};
 }
 
 std::map<std::string, ordered_json> configuration_files(const ClipArchitecture& architecture,

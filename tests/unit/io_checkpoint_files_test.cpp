@@ -52,6 +52,17 @@ TEST_F(CheckpointFiles, ASafetensorsFileIsKnownByItsContent) {
   expect_tensors(files);
 }
 
+TEST_F(CheckpointFiles, AFolderHoldsACheckpointOnceItHasAnyFileOfWeights) {
+  write_bytes(folder_ / "config.json", "{}");
+  EXPECT_FALSE(io::holds_checkpoint(folder_ / ""));
+  EXPECT_FALSE(io::holds_checkpoint(folder_ / "missing"));
+  for (const char* name : io::kWeightsFiles) {
+    write_bytes(folder_ / name, "");
+    EXPECT_TRUE(io::holds_checkpoint(folder_ / "")) << name;
+    std::filesystem::remove(folder_ / name);
+  }
+}
+
 TEST_F(CheckpointFiles, StateDictsAreFoundWhereTheyAreNested) {
   for (const std::string prefix : {"", "module."}) {
     for (const std::vector<std::string>& keys :

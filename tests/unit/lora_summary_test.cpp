@@ -6,6 +6,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 std::string complaint(const lora::Adapter& adapter, const lora::LoraOptions& options) {
   return message_of<CheckpointError>([&] { lora::require_same_options(adapter, options, "weights.pt"); });
@@ -25,6 +26,24 @@ TEST(AdapterSummary, OfAnAdapterMadeOfOptionsIsThoseOptions) {
   EXPECT_EQ(summary.position, "mid");
   ASSERT_TRUE(summary.options.has_value());
   EXPECT_EQ(summary.options->alpha, 0.3);
+}
+
+TEST(AdapterSummary, OfOptionsIsThatOfAnAdapterMadeOfThem) {
+  lora::LoraOptions options;
+  options.rank = 4;
+  options.alpha = 2.0;
+  options.rank_stabilised = false;
+  options.encoder = lora::Encoder::kVision;
+  options.projections.o = true;
+  const auto expected = lora::summarise(lora::Adapter(random_clip(), options));
+  const auto summary = lora::summarise(options);
+  EXPECT_EQ(summary.rank, expected.rank);
+  EXPECT_EQ(summary.alpha, expected.alpha);
+  EXPECT_EQ(summary.encoder, expected.encoder);
+  EXPECT_EQ(summary.params, expected.params);
+  EXPECT_EQ(summary.position, expected.position);
+  ASSERT_TRUE(summary.options.has_value());
+  EXPECT_EQ(summary.options->scaling(), options.scaling());
 }
 
 TEST(AdapterSummary, OfAnAdapterThatNoOptionsMakeSaysHowItDiffers) {
@@ -51,7 +70,9 @@ TEST(RequireSameOptions, NamesEverySettingThatDiffersWithBothValues) {
                     HasSubstr("--params q k v, this run has --params q k v o"),
                     HasSubstr("--position all, this run has --position up")));
   EXPECT_THAT(complaint(irregular_adapter(random_clip()), {}),
-              AllOf(HasSubstr("--r 2 to 5"), HasSubstr("--position blocks 0 3 of text")));
+              AllOf(HasSubstr("--r 2 to 5"), HasSubstr("--position blocks 0 3 of text"),
+                    HasSubstr("hint: no flags can say"), HasSubstr("--adapter")));
+  EXPECT_THAT(complaint(adapter, options), Not(HasSubstr("hint")));
 }
 
 TEST(RequireSameOptions, ComparesOnlyTheFlagsThatAreNamed) {

@@ -306,6 +306,15 @@ TEST_F(Configuration, OfOpenClipsPreprocessingIsHonoured) {
   EXPECT_EQ(preprocessing.fill_color, (std::array<std::uint8_t, 3>{7, 7, 7}));
 }
 
+TEST_F(Configuration, OfOtherLibrariesSaysNothingOfExifSinceTheyDecodeThemselves) {
+  auto preprocessing = preprocessing_of(clip_);
+  preprocessing.orientation = image::Orientation::kApplyExif;
+  for (const auto naming : {Naming::kHuggingFace, Naming::kOpenClip}) {
+    EXPECT_EQ(model::configuration_files(clip_->architecture(), preprocessing, naming),
+              model::configuration_files(clip_->architecture(), preprocessing_of(clip_), naming));
+  }
+}
+
 TEST_F(Configuration, KeepsThePreprocessingThatItCanSay) {
   auto preprocessing = preprocessing_of(clip_);
   preprocessing.interpolation = image::Interpolation::kBilinear;

@@ -122,6 +122,7 @@ image::Preprocessing unusual_preprocessing() {
   preprocessing.resize_px = 112;
   preprocessing.resize_mode = image::ResizeMode::kLongest;
   preprocessing.interpolation = image::Interpolation::kLanczos;
+  preprocessing.orientation = image::Orientation::kApplyExif;
   preprocessing.fill_color = {1, 127, 255};
   preprocessing.rescale_factor = 1.0 / 127.5;
   preprocessing.mean = {0.5F, 0.1F, 1.0F / 3.0F};
@@ -148,6 +149,14 @@ TEST(PreprocessingJson, HasOpenClipsNames) {
             (std::vector<float>{0.26862954F, 0.26130258F, 0.27577711F}));
 }
 
+TEST(PreprocessingJson, SaysWhetherPhotosAreTurnedAndIsReadAsNoWhereItDoesNot) {
+  image::Preprocessing turned;
+  turned.orientation = image::Orientation::kApplyExif;
+  EXPECT_EQ(model::to_json(turned).at("exif"), true);
+  EXPECT_EQ(model::to_json(image::Preprocessing{}).at("exif"), false);
+  EXPECT_EQ(model::preprocessing_from_json({{"size", 224}}).orientation, image::Orientation::kIgnoreExif);
+}
+
 TEST(PreprocessingJson, OfTheWrongTypeIsRefusedNamingTheField) {
   const auto complaint = [](const char* json) {
     return message_of<CheckpointError>([&] { model::preprocessing_from_json(nlohmann::json::parse(json)); });
@@ -165,6 +174,7 @@ TEST(PreprocessingJson, OfTheWrongTypeIsRefusedNamingTheField) {
   EXPECT_THAT(complaint(R"({"mode": "L"})"), HasSubstr("mode"));
   EXPECT_THAT(complaint(R"({"resize_mode": "stretch"})"), HasSubstr("stretch"));
   EXPECT_THAT(complaint(R"({"interpolation": 7})"), HasSubstr("interpolation"));
+  EXPECT_THAT(complaint(R"({"exif": "auto"})"), AllOf(HasSubstr("exif"), HasSubstr("auto")));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -32,13 +33,20 @@ struct CheckpointFiles {
   std::string torchscript_code;
 };
 
-/// Reads a checkpoint file, or the folder of one. In a folder the first of these is taken: model.safetensors,
-/// model.safetensors.index.json, open_clip_model.safetensors, open_clip_model.safetensors.index.json,
-/// open_clip_pytorch_model.bin, pytorch_model.bin. A path to an `*.index.json` reads its shards.
-/// Throws CheckpointError for a path that is missing, a folder without any of them (all are named), a file
-/// that is of no known kind (what it looks like is named: the older tar format of torch.save, HTML, a Git LFS
-/// pointer, …) or broken, a document that is not a JSON object, a shard that is missing, and a tensor that
-/// the index and the shards disagree on.
+/// What the weights in a folder may be called, the first that is there being taken.
+inline constexpr std::array kWeightsFiles = {
+    "model.safetensors",           "model.safetensors.index.json",
+    "open_clip_model.safetensors", "open_clip_model.safetensors.index.json",
+    "open_clip_pytorch_model.bin", "pytorch_model.bin"};
+
+/// Whether `folder` has weights.
+bool holds_checkpoint(const std::filesystem::path& folder);
+
+/// Reads a checkpoint file, or the folder of one: the first of kWeightsFiles. A path to an `*.index.json`
+/// reads its shards. Throws CheckpointError for a path that is missing, a folder without any of them (all are
+/// named), a file that is of no known kind (what it looks like is named: the older tar format of torch.save,
+/// HTML, a Git LFS pointer, …) or broken, a document that is not a JSON object, a shard that is missing, and
+/// a tensor that the index and the shards disagree on.
 CheckpointFiles read_checkpoint_files(const std::filesystem::path& path);
 
 }  // namespace clip_lora::io

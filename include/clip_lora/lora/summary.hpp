@@ -20,5 +20,7 @@ struct AdapterSummary {
 };
 
 AdapterSummary summarise(const Adapter& adapter);
+/// Of a fresh adapter made of `options`, for any model.
+AdapterSummary summarise(const LoraOptions& options);
 
 }  // namespace clip_lora::lora

@@ -42,11 +42,13 @@ std::map<std::string, std::string> checkpoint_metadata(const ClipArchitecture& a
                                                        const image::Preprocessing& preprocessing);
 
 /// The names of OpenCLIP's preprocess_cfg (size, mode, mean, std, interpolation, resize_mode, fill_color as
-/// three numbers), and `resize_size` and `rescale_factor` besides. preprocessing_from_json(to_json(x)) is x.
+/// three numbers), and `resize_size`, `rescale_factor` and `exif` (true: photos are turned by their EXIF
+/// orientation) besides. preprocessing_from_json(to_json(x)) is x.
 nlohmann::ordered_json to_json(const image::Preprocessing& preprocessing);
 
-/// The inverse; what is missing is OpenAI's. Throws CheckpointError naming the field, its value and what was
-/// expected.
-image::Preprocessing preprocessing_from_json(const nlohmann::json& json);
+/// The inverse; what is missing is OpenAI's. Throws CheckpointError naming `document`, the field, its value
+/// and what was expected.
+image::Preprocessing preprocessing_from_json(const nlohmann::json& json,
+                                             const std::string& document = "preprocessing");
 
 }  // namespace clip_lora::model
