@@ -1,6 +1,7 @@
 #include "clip_lora/text/prompts.hpp"
 
 #include <algorithm>
+#include <cstddef>
 
 #include "clip_lora/core/errors.hpp"
 #include "embedded.hpp"
@@ -27,6 +28,18 @@ std::string fill_template(std::string_view prompt_template, std::string_view cla
   std::string readable_name(class_name);
   std::replace(readable_name.begin(), readable_name.end(), '_', ' ');
   return std::string(prompt_template).replace(placeholder, kPlaceholder.size(), readable_name);
+}
+
+ClassPrompts class_prompts(const std::vector<std::string>& class_names,
+                           const std::vector<std::string>& templates) {
+  if (templates.empty()) throw ConfigError("expected at least one prompt template, got none");
+  ClassPrompts prompts(class_names.size());
+  for (std::size_t label = 0; label < class_names.size(); ++label) {
+    for (const auto& prompt_template : templates) {
+      prompts[label].push_back(fill_template(prompt_template, class_names[label]));
+    }
+  }
+  return prompts;
 }
 
 const std::vector<std::string>& imagenet_class_names() {

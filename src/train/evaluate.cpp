@@ -3,58 +3,97 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/ops/elementwise.hpp"
-#include "clip_lora/text/prompts.hpp"
 
 namespace clip_lora::train {
 namespace {
 
-constexpr std::int64_t kPromptsPerChunk = 1024;
+constexpr std::int64_t kLikeliest = 5;
+
+/// 100 · f·tᵀ, [B, C] float32 on the model's device.
+at::Tensor class_logits(model::Clip& clip, const at::Tensor& class_features, const at::Tensor& pixels,
+                        const image::Preprocessing& preprocessing) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor images = data::normalise(pixels, preprocessing, clip->device(), clip->dtype());
+  return engine::classification_logits(ops::l2_normalise(clip->encode_image(images)), class_features);
+}
+
+/// Rows of [B, C] that have an entry which is not finite. [] int64, on their device.
+at::Tensor rows_not_finite(const at::Tensor& rows) { return rows.isfinite().all(1).logical_not().sum(); }
+
+void require_finite(const at::Tensor& count, std::int64_t images) {
+  const auto bad = count.item<std::int64_t>();
+  if (bad == 0) return;
+  throw Error("the class probabilities of " + std::to_string(bad) + " of " + std::to_string(images) +
+              " images are not finite (hint: --precision bf16 or fp32; or the adapter's training diverged)");
+}
 
 }  // namespace
 
-model::Prompts class_prompts(const text::Tokenizer& tokenizer, const std::vector<std::string>& class_names,
-                             const std::string& prompt_template, std::int64_t context_length) {
+model::Prompts tokenize_prompts(const text::Tokenizer& tokenizer, const text::ClassPrompts& prompts,
+                                std::int64_t context_length) {
   std::vector<std::vector<std::int64_t>> rows;
-  for (const auto& name : class_names) {
-    rows.push_back(tokenizer.tokenize(text::fill_template(prompt_template, name), static_cast<int>(context_length)));
+  for (const auto& of_class : prompts) {
+    for (const auto& prompt : of_class) {
+      rows.push_back(tokenizer.tokenize(prompt, static_cast<int>(context_length)));
+    }
   }
   return model::make_prompts(rows);
 }
 
-at::Tensor class_features(model::Clip& clip, const model::Prompts& prompts) {
+at::Tensor class_features(model::Clip& clip, const text::Tokenizer& tokenizer,
+                          const text::ClassPrompts& prompts) {
   const at::NoGradGuard no_grad;
-  const std::int64_t count = prompts.ids.size(0);
-  std::vector<at::Tensor> chunks;
-  for (std::int64_t begin = 0; begin < count; begin += kPromptsPerChunk) {
-    const model::Prompts chunk = prompts.slice(begin, std::min(count, begin + kPromptsPerChunk)).to(clip->device());
-    chunks.push_back(ops::l2_normalise(clip->encode_text(chunk)));
-  }
-  return at::cat(chunks);
+  std::vector<std::int64_t> counts;
+  for (const auto& of_class : prompts) counts.push_back(static_cast<std::int64_t>(of_class.size()));
+  TORCH_CHECK(std::find(counts.begin(), counts.end(), 0) == counts.end(), "a class without prompts");
+  const at::Tensor features = engine::prompt_features(
+      clip, tokenize_prompts(tokenizer, prompts, clip->architecture().context_length));  // [sum of counts, E]
+  if (features.size(0) == static_cast<std::int64_t>(prompts.size())) return features;
+  std::vector<at::Tensor> means;
+  for (const auto& of_class : features.split_with_sizes(counts)) means.push_back(of_class.mean(0));
+  return ops::l2_normalise(at::stack(means));
 }
 
-Accuracy evaluate(model::Clip& clip, const at::Tensor& class_features, data::EvaluationLoader& loader,
-                  const std::function<void(std::int64_t)>& on_progress) {
+at::Tensor class_probabilities(model::Clip& clip, const at::Tensor& class_features, const at::Tensor& pixels,
+                               const image::Preprocessing& preprocessing) {
+  const at::Tensor logits = class_logits(clip, class_features, pixels, preprocessing);
+  require_finite(rows_not_finite(logits), logits.size(0));
+  return logits.softmax(1);
+}
+
+Predictions evaluate(model::Clip& clip, const at::Tensor& class_features, data::EvaluationLoader& loader,
+                     const std::function<void(std::int64_t)>& on_progress) {
   const at::NoGradGuard no_grad;
-  Accuracy accuracy;
-  at::Tensor correct = at::zeros({}, at::TensorOptions(clip->device()).dtype(at::kLong));
+  const std::int64_t kept = std::min(kLikeliest, class_features.size(0));
+  const auto whole = at::TensorOptions(clip->device()).dtype(at::kLong);
+  std::vector<at::Tensor> labels = {at::empty({0}, at::kLong)};
+  std::vector<at::Tensor> classes = {at::empty({0, kept}, whole)};
+  std::vector<at::Tensor> probabilities = {at::empty({0, kept}, whole.dtype(at::kFloat))};
+  at::Tensor not_finite = at::zeros({}, whole);  // nothing waits for the device before the last batch
+  std::int64_t done = 0;
   while (const auto batch = loader.next()) {
-    const at::Tensor images = data::normalise(batch->pixels, loader.preprocessing(), clip->device(), clip->dtype());
-    const at::Tensor features = ops::l2_normalise(clip->encode_image(images));
-    const at::Tensor predicted = engine::classification_logits(features, class_features).argmax(1);  // [B]
-    correct += predicted.eq(batch->labels.to(clip->device())).sum();
-    accuracy.total += batch->labels.size(0);
-    on_progress(accuracy.total);
+    const at::Tensor logits = class_logits(clip, class_features, batch->pixels, loader.preprocessing());
+    // By logits, of which fewer are equal than of probabilities; stable, so that the lower label comes first.
+    const at::Tensor order = std::get<1>(at::sort(logits, /*stable=*/true, /*dim=*/1, /*descending=*/true));
+    labels.push_back(batch->labels);
+    classes.push_back(order.narrow(1, 0, kept).contiguous());
+    probabilities.push_back(logits.softmax(1).gather(1, classes.back()));
+    not_finite += rows_not_finite(logits);
+    done += batch->labels.size(0);
+    on_progress(done);
     if (const int signal = pending_interrupt()) {
-      throw Interrupted(signal, "interrupted after " + std::to_string(accuracy.total) + " images of the evaluation");
+      throw Interrupted(signal, "interrupted after " + std::to_string(done) + " images of the evaluation");
     }
   }
-  accuracy.correct = correct.item<std::int64_t>();
-  return accuracy;
+  require_finite(not_finite, done);
+  return {at::cat(labels), at::cat(classes).cpu(), at::cat(probabilities).cpu()};
 }
 
 }  // namespace clip_lora::train

@@ -33,13 +33,20 @@ struct Setting {
   model::Prompts prompts() const { return model::make_prompts(rows); }
 };
 
-void expect_the_oracles_gradients(const lora::LoraOptions& options) {
-  const Setting setting;
+void expect_the_oracles_gradients(const lora::LoraOptions& options, const OracleLoss& loss_options = {}) {
+  Setting setting;
+  const auto classes = static_cast<std::int64_t>(kEnds.size()) / loss_options.prompts_per_class;
+  setting.labels = at::randint(0, classes, {4}, at::kLong);
   const lora::Adapter adapter(setting.clip, options);
   randomise(adapter);
   const auto expected = oracle_gradients(oracle_of(setting.clip, adapter), setting.images,
-                                         as_tensor(setting.rows), setting.labels);
-  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 1);
+                                         as_tensor(setting.rows), setting.labels, loss_options);
+  engine::TrainingStepOptions step_options;
+  step_options.prompts_per_class = loss_options.prompts_per_class;
+  if (!loss_options.class_weights.empty()) {
+    step_options.class_weights = torch::tensor(loss_options.class_weights, at::kFloat);
+  }
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), step_options);
   const auto loss = step.compute_gradients(setting.images, setting.labels);
   EXPECT_NEAR(loss.item<double>(), expected.loss, kTolerance * expected.loss);
   for (const auto& [name, tensor] : adapter.state_dict()) {
@@ -97,6 +104,54 @@ TEST_P(GradientsByRank, EqualTheOracles) { expect_the_oracles_gradients(with_ran
 INSTANTIATE_TEST_SUITE_P(, GradientsByRank, ::testing::Values(1, 2, 3, 8, 32, 128),
                          ::testing::PrintToStringParamName());
 
+class GradientsOfSeveralPrompts : public ::testing::TestWithParam<std::tuple<std::string, std::int64_t>> {};
+
+TEST_P(GradientsOfSeveralPrompts, EqualTheOracles) {
+  auto options = without_dropout();
+  options.encoder = lora::parse_encoder(std::get<0>(GetParam()));
+  expect_the_oracles_gradients(options, {.prompts_per_class = std::get<1>(GetParam())});
+}
+
+INSTANTIATE_TEST_SUITE_P(, GradientsOfSeveralPrompts,
+                         ::testing::Combine(::testing::Values("both", "text", "vision"),
+                                            ::testing::Values(2, 3)),
+                         [](const auto& test) {
+                           return std::get<0>(test.param) + "_" + std::to_string(std::get<1>(test.param));
+                         });
+
+TEST(TrainingStep, WeighsClassesAsTheOracleDoes) {
+  expect_the_oracles_gradients(without_dropout(),
+                               {.prompts_per_class = 1, .class_weights = {0.2, 3.0, 1.0, 0.5, 2.0, 0.7}});
+  expect_the_oracles_gradients(without_dropout(), {.prompts_per_class = 2, .class_weights = {0.2, 3.0, 1.0}});
+}
+
+TEST(TrainingStep, ClassesOfWeightZeroDoNotCount) {
+  const Setting setting;
+  const lora::Adapter adapter(setting.clip, without_dropout());
+  randomise(adapter);
+  const auto labels = torch::tensor({0, 2, 0, 1}, at::kLong);
+  const auto loss_of = [&](const at::Tensor& images, const at::Tensor& of, const at::Tensor& weights) {
+    engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.class_weights = weights});
+    return step.compute_gradients(images, of).item<double>();
+  };
+  const double weighted =
+      loss_of(setting.images, labels, torch::tensor({1.0, 1.0, 0.0, 1.0, 1.0, 1.0}, at::kFloat));
+  const auto others = torch::tensor({0, 2, 3});
+  const double without = loss_of(setting.images.index({others}), labels.index({others}), {});
+  // Sums of four and of three float32 numbers, out of batches of four and three.
+  EXPECT_NEAR(weighted, without, 1e-4 * without);
+}
+
+TEST(TrainingStep, RefusesPromptsThatDoNotDivideIntoClassesAndWeightsOfOtherClasses) {
+  const Setting setting;
+  const lora::Adapter adapter(setting.clip, {});
+  const auto make = [&](const engine::TrainingStepOptions& options) {
+    const engine::TrainingStep step(setting.clip, adapter, setting.prompts(), options);
+  };
+  EXPECT_THROW(make({.prompts_per_class = 4}), c10::Error);
+  EXPECT_THROW(make({.class_weights = at::ones({5})}), c10::Error);
+}
+
 TEST(TrainingStep, TwentyUpdatesFollowTheOracles) {
   const Setting setting;
   const auto images = at::stack([&] {
@@ -111,7 +166,7 @@ TEST(TrainingStep, TwentyUpdatesFollowTheOracles) {
   const auto expected =
       oracle_trajectory(oracle_of(setting.clip, adapter), images, as_tensor(setting.rows), labels, {});
 
-  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 20);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 20});
   for (std::int64_t t = 0; t < 20; ++t) {
     const auto index = static_cast<std::size_t>(t);
     EXPECT_EQ(step.iteration(), t);
@@ -129,7 +184,7 @@ TEST(TrainingStep, OnlyAAndBGetGradientsAndOnlyTheyMove) {
   const Setting setting;
   const auto before = snapshot(model::state_dict(setting.clip));
   const lora::Adapter adapter(setting.clip, {});
-  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 3);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 3});
   for (int i = 0; i < 3; ++i) step.run(setting.images, setting.labels);
   for (const auto& [name, tensor] : model::state_dict(setting.clip)) {
     EXPECT_FALSE(tensor.grad().defined()) << name;
@@ -148,7 +203,7 @@ TEST(TrainingStep, GradientsDoNotAddUpOverIterations) {
   const Setting setting;
   const lora::Adapter adapter(setting.clip, without_dropout());
   randomise(adapter);
-  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 1);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
   step.compute_gradients(setting.images, setting.labels);
   io::StateDict first;
   for (const auto& [name, tensor] : adapter.state_dict()) first[name] = tensor.grad().clone();
@@ -162,7 +217,7 @@ TEST(TrainingStep, LearnsABatchByHeart) {
   engine::OptimiserOptions options;
   options.learning_rate = 1e-2;
   engine::TrainingStep step(setting.clip, lora::Adapter(setting.clip, without_dropout()), setting.prompts(),
-                            options, 40);
+                            {.optimiser = options, .total_iterations = 40});
   const double first = step.run(setting.images, setting.labels).item<double>();
   double last = first;
   for (int i = 1; i < 40; ++i) last = step.run(setting.images, setting.labels).item<double>();
@@ -173,7 +228,7 @@ TEST(TrainingStep, DrawsDropoutAnewEachTime) {
   const Setting setting;
   const lora::Adapter adapter(setting.clip, {});
   randomise(adapter);
-  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {}, 1);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
   const double first = step.compute_gradients(setting.images, setting.labels).item<double>();
   const double second = step.compute_gradients(setting.images, setting.labels).item<double>();
   EXPECT_NE(first, second);
@@ -190,7 +245,7 @@ TEST(TrainingStep, TrainsWhileItLivesAndLeavesTheModelDetachedAndInEvaluationMod
   {
     const lora::Adapter adapter(clip, {});
     randomise(adapter);
-    const engine::TrainingStep step(clip, adapter, setting.prompts(), {}, 1);
+    const engine::TrainingStep step(clip, adapter, setting.prompts(), {});
     EXPECT_TRUE(clip->is_training());
     EXPECT_FALSE(close(features(), plain, 1e-3)) << "the adapter is attached";
   }
@@ -200,7 +255,8 @@ TEST(TrainingStep, TrainsWhileItLivesAndLeavesTheModelDetachedAndInEvaluationMod
 
 TEST(TrainingStep, TakesABatchOfAnySize) {
   const Setting setting;
-  engine::TrainingStep step(setting.clip, lora::Adapter(setting.clip, {}), setting.prompts(), {}, 3);
+  engine::TrainingStep step(setting.clip, lora::Adapter(setting.clip, {}), setting.prompts(),
+                            {.total_iterations = 3});
   for (const std::int64_t size : {4, 1, 3}) {
     const auto loss = step.run(setting.images.slice(0, 0, size), setting.labels.slice(0, 0, size));
     EXPECT_EQ(loss.dim(), 0);

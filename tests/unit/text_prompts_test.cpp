@@ -4,6 +4,7 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/text/prompts.hpp"
+#include "support/throws.hpp"
 
 namespace clip_lora::text {
 namespace {
@@ -28,6 +29,19 @@ TEST(FillTemplate, RejectsATemplateWithoutBracesNamingIt) {
   } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), HasSubstr("'a photo of a cat.'"));
   }
+}
+
+TEST(ClassPrompts, AreEveryTemplateOfEveryClass) {
+  EXPECT_EQ(class_prompts({"cat", "tree_frog"}, {"a photo of a {}.", "{} art"}),
+            (ClassPrompts{{"a photo of a cat.", "cat art"}, {"a photo of a tree frog.", "tree frog art"}}));
+}
+
+TEST(ClassPrompts, NeedATemplateAndItsBraces) {
+  EXPECT_THAT(testing::message_of<ConfigError>([] { class_prompts({"cat"}, {}); }), HasSubstr("got none"));
+  EXPECT_THAT(testing::message_of<ConfigError>([] {
+                class_prompts({"cat"}, {"{}", "a photo"});
+              }),
+              HasSubstr("'a photo'"));
 }
 
 TEST(ImagenetClassNames,

@@ -1,34 +1,44 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
-#include <string>
-#include <vector>
 
 #include "clip_lora/data/loader.hpp"
 #include "clip_lora/model/clip.hpp"
+#include "clip_lora/text/prompts.hpp"
 #include "clip_lora/text/tokenizer.hpp"
 
 namespace clip_lora::train {
 
-/// One prompt per class: `prompt_template` filled with each class name. On the CPU.
-/// Throws DataError for a prompt that is longer than the model's context.
-model::Prompts class_prompts(const text::Tokenizer& tokenizer, const std::vector<std::string>& class_names,
-                             const std::string& prompt_template, std::int64_t context_length);
+/// Token ids of all prompts, those of a class together. On the CPU. Throws DataError for a prompt that is
+/// longer than the model's context.
+model::Prompts tokenize_prompts(const text::Tokenizer& tokenizer, const text::ClassPrompts& prompts,
+                                std::int64_t context_length);
 
-/// Normalised text features of all prompts, [C, E] float32 on the model's device, encoded in chunks without gradients.
-at::Tensor class_features(model::Clip& clip, const model::Prompts& prompts);
+/// Text features of the classes, [C, E] float32 on the model's device: each prompt's features normalised,
+/// their mean over the class's prompts (at least one) normalised again. Encoded in chunks without gradients.
+/// Throws as tokenize_prompts.
+at::Tensor class_features(model::Clip& clip, const text::Tokenizer& tokenizer,
+                          const text::ClassPrompts& prompts);
 
-/// How often the most similar class is the right one.
-struct Accuracy {
-  std::int64_t correct = 0;
-  std::int64_t total = 0;
-  double percent() const { return total == 0 ? 0.0 : 100.0 * static_cast<double>(correct) / static_cast<double>(total); }
+/// Probabilities of the classes, [B, C] float32 on the model's device: softmax of 100 · f·tᵀ. pixels: [B, R,
+/// R, 3] uint8 of `preprocessing`. Throws Error, with their number, if some pictures' are not finite.
+at::Tensor class_probabilities(model::Clip& clip, const at::Tensor& class_features, const at::Tensor& pixels,
+                               const image::Preprocessing& preprocessing);
+
+/// What a model says of every picture of a split, in its order. CPU tensors. K = min(5, C).
+struct Predictions {
+  at::Tensor labels;         ///< [N] int64, the right ones
+  at::Tensor classes;        ///< [N, K] int64, the likeliest first; of equal ones the lower label
+  at::Tensor probabilities;  ///< [N, K] float32, theirs
 };
 
-/// Top-1 accuracy of `clip` over everything that `loader` yields. `class_features` as above. `on_progress` gets the
-/// number of images done after each batch.
-Accuracy evaluate(model::Clip& clip, const at::Tensor& class_features, data::EvaluationLoader& loader,
-                  const std::function<void(std::int64_t)>& on_progress);
+/// Predictions for everything that `loader` yields. `class_features` as above. `on_progress` gets the number
+/// of images done after each batch. Throws Interrupted between two batches once a signal is pending, and at
+/// the end Error, with their number, if some pictures' probabilities are not finite.
+Predictions evaluate(model::Clip& clip, const at::Tensor& class_features, data::EvaluationLoader& loader,
+                     const std::function<void(std::int64_t)>& on_progress);
 
 }  // namespace clip_lora::train

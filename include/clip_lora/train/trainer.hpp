@@ -1,10 +1,15 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
+#include <vector>
 
+#include "clip_lora/data/dataset.hpp"
 #include "clip_lora/data/loader.hpp"
 #include "clip_lora/engine/training_step.hpp"
+#include "clip_lora/lora/adapter.hpp"
 
 namespace clip_lora::train {
 
@@ -12,15 +17,46 @@ namespace clip_lora::train {
 struct Progress {
   std::int64_t iteration = 0;  ///< finished iterations
   std::int64_t total = 0;
-  std::int64_t images = 0;     ///< seen so far
-  double learning_rate = 0.0;  ///< of the next iteration
+  std::int64_t images = 0;       ///< seen so far
+  double learning_rate = 0.0;    ///< of the next iteration
   std::function<double()> loss;  ///< of the last iteration; waits for the device
 };
 
-/// Runs `iterations` iterations of `step` on batches of `loader`. `on_progress` is called after each.
-/// Throws Interrupted between two iterations once a signal is pending, and Error if the loss is no longer finite at the
-/// end of training.
-void train(engine::TrainingStep& step, data::TrainingLoader& loader, model::Clip& clip, std::int64_t iterations,
-           const std::function<void(const Progress&)>& on_progress);
+/// Which adapter a training ends with.
+enum class Select {
+  kLast,  ///< that of the last iteration
+  kBest   ///< that of the best validation accuracy, of equal ones the earliest
+};
+
+/// Looks at the validation split on the way.
+struct Validation {
+  std::int64_t every = 0;  ///< iterations between two looks, and one after the last; 0: never
+  std::function<double()> accuracy =
+      {};  ///< percent, of the model with the adapter merged, in evaluation mode
+  Select select = Select::kLast;
+};
+
+/// A look at the validation split.
+struct ValidationPoint {
+  std::int64_t iteration = 0;
+  double accuracy = 0.0;  ///< percent
+};
+
+struct TrainingResult {
+  std::vector<ValidationPoint> validation;
+  std::int64_t selected_iteration = 0;  ///< whose adapter the model has now
+};
+
+/// Runs `iterations` iterations of `step`, which trains `adapter` of `clip`, on batches of `loader`.
+/// `on_progress` is called after each. Looks at the validation split change nothing of the training. Throws
+/// Interrupted between two iterations once a signal is pending, and Error if the loss is no longer finite at
+/// the end of training.
+TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, data::TrainingLoader& loader,
+                     model::Clip& clip, std::int64_t iterations, const Validation& validation,
+                     const std::function<void(const Progress&)>& on_progress);
+
+/// scikit-learn's "balanced" weights, [C] float32 on the CPU: N / (C · count of the class); 0 for a class
+/// without items.
+at::Tensor balanced_class_weights(const std::vector<data::Item>& items, std::int64_t classes);
 
 }  // namespace clip_lora::train

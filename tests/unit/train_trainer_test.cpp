@@ -1,0 +1,199 @@
+#include <csignal>
+#include <limits>
+
+#include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/interrupt.hpp"
+#include "clip_lora/train/evaluate.hpp"
+#include "clip_lora/train/metrics.hpp"
+#include "clip_lora/train/trainer.hpp"
+#include "support/close.hpp"
+#include "support/throws.hpp"
+#include "train_setting.hpp"
+
+namespace clip_lora::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+void ignore_progress(const train::Progress&) {}
+
+class TrainerTest : public TrainTest {
+ protected:
+  model::Prompts prompts() const { return train::tokenize_prompts(tokenizer_, plain_prompts(), kContext); }
+
+  /// A training of `iterations` of `adapter`.
+  train::TrainingResult train(const lora::Adapter& adapter, std::int64_t iterations,
+                              const train::Validation& validation = {}) {
+    engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = iterations});
+    auto loader = training_loader();
+    return train::train(step, adapter, loader, clip_, iterations, validation, ignore_progress);
+  }
+
+  double accuracy() {
+    auto loader = evaluation_loader();
+    const auto predictions = train::evaluate(clip_, train::class_features(clip_, tokenizer_, plain_prompts()),
+                                             loader, [](std::int64_t) {});
+    return train::compute_metrics(predictions, 6).accuracy();
+  }
+
+  /// A validation that finds `accuracies`, one after the other, and keeps what the adapter was at each.
+  train::Validation scripted(const lora::Adapter& adapter, std::vector<double> accuracies,
+                             train::Select select) {
+    return {.every = 2,
+            .accuracy =
+                [this, &adapter, accuracies = std::move(accuracies)] {
+                  seen_.push_back(snapshot(adapter.state_dict()));
+                  return accuracies.at(seen_.size() - 1);
+                },
+            .select = select};
+  }
+
+  static void expect_identical(const io::StateDict& actual, const io::StateDict& expected) {
+    ASSERT_EQ(actual.size(), expected.size());
+    for (const auto& [name, tensor] : expected) EXPECT_TRUE(identical(actual.at(name), tensor)) << name;
+  }
+
+  std::vector<io::StateDict> seen_;
+};
+
+std::vector<std::int64_t> iterations_of(const train::TrainingResult& result) {
+  std::vector<std::int64_t> iterations;
+  for (const auto& point : result.validation) iterations.push_back(point.iteration);
+  return iterations;
+}
+
+TEST_F(TrainerTest, RunsItsIterationsAndReportsEach) {
+  const lora::Adapter adapter(clip_, {});
+  engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 7});
+  auto loader = training_loader();
+  std::vector<std::int64_t> images;
+  const auto result = train::train(step, adapter, loader, clip_, 7, {}, [&](const train::Progress& progress) {
+    images.push_back(progress.images);
+    EXPECT_EQ(progress.iteration, static_cast<std::int64_t>(images.size()));
+    EXPECT_EQ(progress.total, 7);
+    EXPECT_EQ(progress.learning_rate, step.learning_rate());
+    EXPECT_GT(progress.loss(), 0.0);
+  });
+  // Eleven pictures in batches of four: the last of an epoch has three and counts as an iteration.
+  EXPECT_EQ(images, (std::vector<std::int64_t>{4, 8, 11, 15, 19, 22, 26}));
+  EXPECT_EQ(step.iteration(), 7);
+  EXPECT_TRUE(result.validation.empty());
+  EXPECT_EQ(result.selected_iteration, 7);
+}
+
+TEST_F(TrainerTest, LooksEveryFewIterationsAndAfterTheLast) {
+  const lora::Adapter adapter(clip_, {});
+  const train::Validation validation = {.every = 3, .accuracy = [] { return 12.5; }};
+  const auto uneven = train(adapter, 7, validation);
+  EXPECT_EQ(iterations_of(uneven), (std::vector<std::int64_t>{3, 6, 7}));
+  EXPECT_EQ(uneven.validation[1].accuracy, 12.5);
+  EXPECT_EQ(uneven.selected_iteration, 7);
+  EXPECT_EQ(iterations_of(train(adapter, 6, validation)), (std::vector<std::int64_t>{3, 6}));
+  EXPECT_EQ(iterations_of(train(adapter, 2, validation)), (std::vector<std::int64_t>{2}));
+}
+
+TEST_F(TrainerTest, LooksChangeNothingOfTheTraining) {
+  const auto trained = [&](const train::Validation& validation) {
+    torch::manual_seed(5);
+    const lora::Adapter adapter(clip_, {});
+    train(adapter, 7, validation);
+    return snapshot(adapter.state_dict());
+  };
+  const auto without = trained({});
+  expect_identical(trained({.every = 2, .accuracy = [this] { return accuracy(); }}), without);
+}
+
+TEST_F(TrainerTest, AtALookTheModelEvaluatesWithTheAdapterMerged) {
+  const at::Tensor images = random_images(architecture(), 2);
+  const auto weights = snapshot(model::state_dict(clip_));
+  const lora::Adapter adapter(clip_, {});
+  randomise(adapter);
+  engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 2});
+  auto loader = training_loader();
+  int looks = 0;
+  const auto look = [&] {
+    const at::NoGradGuard no_grad;
+    EXPECT_FALSE(clip_->is_training());
+    const OracleModel oracle = {weights, snapshot(adapter.state_dict()), adapter.options().scaling()};
+    EXPECT_TRUE(
+        close(clip_->encode_image(images).to(at::kDouble), oracle_image_features(oracle, images), 2e-5));
+    EXPECT_FALSE(identical(model::state_dict(clip_).at("visual.transformer.resblocks.0.attn.in_proj_weight"),
+                           weights.at("visual.transformer.resblocks.0.attn.in_proj_weight")));
+    ++looks;
+    return 0.0;
+  };
+  train::train(step, adapter, loader, clip_, 2, {.every = 1, .accuracy = look}, [&](const train::Progress&) {
+    EXPECT_TRUE(clip_->is_training());
+    expect_identical(model::state_dict(clip_), weights);
+  });
+  EXPECT_EQ(looks, 2);
+  EXPECT_TRUE(clip_->is_training());
+  expect_identical(model::state_dict(clip_), weights);
+}
+
+TEST_F(TrainerTest, SelectBestEndsWithTheEarliestOfTheBestAdapters) {
+  const lora::Adapter adapter(clip_, {});
+  const auto result = train(adapter, 7, scripted(adapter, {10.0, 30.0, 30.0, 20.0}, train::Select::kBest));
+  EXPECT_EQ(iterations_of(result), (std::vector<std::int64_t>{2, 4, 6, 7}));
+  EXPECT_EQ(result.selected_iteration, 4);
+  expect_identical(adapter.state_dict(), seen_.at(1));
+}
+
+TEST_F(TrainerTest, SelectBestMayBeTheLastAndAnAccuracyOfZero) {
+  const lora::Adapter adapter(clip_, {});
+  EXPECT_EQ(train(adapter, 4, scripted(adapter, {10.0, 30.0}, train::Select::kBest)).selected_iteration, 4);
+  expect_identical(adapter.state_dict(), seen_.at(1));
+  seen_.clear();
+  EXPECT_EQ(train(adapter, 4, scripted(adapter, {0.0, 0.0}, train::Select::kBest)).selected_iteration, 2);
+  expect_identical(adapter.state_dict(), seen_.at(0));
+}
+
+TEST_F(TrainerTest, SelectLastKeepsTheLastAdapterHoweverGoodAnotherWas) {
+  const lora::Adapter adapter(clip_, {});
+  const auto result = train(adapter, 5, scripted(adapter, {90.0, 10.0, 10.0}, train::Select::kLast));
+  EXPECT_EQ(result.selected_iteration, 5);
+  expect_identical(adapter.state_dict(), seen_.at(2));
+}
+
+TEST_F(TrainerTest, ALookThatFailsLeavesTheModelAsItWas) {
+  const auto weights = snapshot(model::state_dict(clip_));
+  const lora::Adapter adapter(clip_, {});
+  const auto fail = []() -> double { throw DataError("broken picture"); };
+  EXPECT_EQ(message_of<DataError>([&] { train(adapter, 3, {.every = 2, .accuracy = fail}); }),
+            "broken picture");
+  EXPECT_FALSE(clip_->is_training());
+  expect_identical(model::state_dict(clip_), weights);
+}
+
+TEST_F(TrainerTest, BalancedWeightsAreTheShareOfAClassTurnedRound) {
+  const std::vector<data::Item> items = {{"a", 0}, {"b", 0}, {"c", 3}, {"d", 1}, {"e", 0}};
+  const auto weights = train::balanced_class_weights(items, 4);
+  EXPECT_TRUE(identical(weights, torch::tensor({5.0 / 12.0, 5.0 / 4.0, 0.0, 5.0 / 4.0}, at::kFloat)));
+}
+
+TEST_F(TrainerTest, ALossThatIsNotFiniteIsAnErrorAtTheEnd) {
+  const lora::Adapter adapter(clip_, {});
+  {
+    const at::NoGradGuard no_grad;
+    clip_->text_projection.fill_(std::numeric_limits<float>::quiet_NaN());
+  }
+  EXPECT_THAT(message_of<Error>([&] { train(adapter, 2); }), HasSubstr("not finite"));
+}
+
+TEST_F(TrainerTest, ASignalStopsTrainingBetweenTwoIterations) {
+  const lora::Adapter adapter(clip_, {});
+  engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 50});
+  auto loader = training_loader();
+  catch_interrupts();  // last test of this program: the signal stays pending
+  const auto run = [&] {
+    train::train(step, adapter, loader, clip_, 50, {}, [](const train::Progress& progress) {
+      if (progress.iteration == 3) std::raise(SIGINT);
+    });
+  };
+  EXPECT_THAT(message_of<Interrupted>(run), HasSubstr("3"));
+  EXPECT_EQ(step.iteration(), 3);
+  EXPECT_EQ(pending_interrupt(), SIGINT);
+}
+
+}  // namespace
+}  // namespace clip_lora::testing
