@@ -1,11 +1,22 @@
+#include "benchmark_list.hpp"
 #include "clip_lora/data/coop_split.hpp"
-#include "clip_lora/data/readers.hpp"
 
 namespace clip_lora::data {
+namespace {
 
-Dataset load_caltech101(const std::filesystem::path& root_path) {
-  return load_coop_dataset("caltech101", root_path, {"caltech-101", "Caltech101"}, "101_ObjectCategories",
-                           "split_zhou_Caltech101.json");
+Dataset read(const std::filesystem::path& folder) {
+  return read_coop_folder("caltech101", folder, "101_ObjectCategories", "split_zhou_Caltech101.json");
+}
+
+}  // namespace
+
+Benchmark caltech101() {
+  return {.name = "caltech101",
+          .aliases = {},
+          .folders = {"caltech-101", "Caltech101"},
+          .contents = "101_ObjectCategories/ and split_zhou_Caltech101.json",
+          .templates = {"a photo of a {}."},
+          .read = read};
 }
 
 }  // namespace clip_lora::data

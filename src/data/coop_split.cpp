@@ -1,12 +1,12 @@
 #include "clip_lora/data/coop_split.hpp"
 
-#include <algorithm>
 #include <fstream>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "clip_lora/core/errors.hpp"
+#include "text_file.hpp"
 
 namespace clip_lora::data {
 namespace {
@@ -39,6 +39,12 @@ class SplitReader {
     return items;
   }
 
+  /// Nothing for a split that is missing or empty.
+  std::vector<Item> read_optional(const std::string& split) {
+    const auto found = json_.find(split);
+    return found == json_.end() || *found == Json::array() ? std::vector<Item>{} : read(split);
+  }
+
   /// By label, with spaces for underscores. Throws if the labels are not 0 … C − 1.
   std::vector<std::string> class_names() const {
     std::vector<std::string> names;
@@ -48,8 +54,7 @@ class SplitReader {
         fail(named_by.entry + " has label " + std::to_string(label) + ", but no entry has label " +
              std::to_string(expected) + ", expected labels without gaps from 0");
       }
-      names.push_back(named_by.class_name);
-      std::replace(names.back().begin(), names.back().end(), '_', ' ');
+      names.push_back(with_spaces(named_by.class_name));
     }
     return names;
   }
@@ -80,7 +85,7 @@ class SplitReader {
     }
     const int label = read_label(json[1], entry);
     learn_name(label, json[2].get<std::string>(), entry);
-    return {image_folder_ / json[0].get<std::string>(), label};
+    return {(image_folder_ / json[0].get_ref<const std::string&>()).string(), label};
   }
 
   int read_label(const Json& json, const std::string& entry) const {
@@ -123,35 +128,30 @@ bool is_folder(const std::filesystem::path& path) {
 }  // namespace
 
 Dataset read_coop_split(const std::string& name, const std::filesystem::path& split_file,
-                        const std::filesystem::path& image_folder) {
+                        const std::filesystem::path& image_folder, ValSplit val) {
   SplitReader reader(split_file, image_folder);
   Dataset dataset;
   dataset.name = name;
   dataset.train = reader.read("train");
-  dataset.val = reader.read("val");
+  dataset.val = val == ValSplit::kRequired ? reader.read("val") : reader.read_optional("val");
   dataset.test = reader.read("test");
   dataset.class_names = reader.class_names();
+  dataset.warnings = find_oddities(dataset);
   return dataset;
 }
 
-Dataset load_coop_dataset(const std::string& name, const std::filesystem::path& root_path,
-                          const std::vector<std::string>& folders, const std::string& image_folder,
-                          const std::string& split_file) {
-  std::vector<std::string> tried;
-  for (const std::string& folder : folders) {
-    const auto base = root_path / folder;
-    tried.push_back(std::string("'") + base.string() + "'");
-    if (!is_folder(base)) continue;
-    if (!std::filesystem::is_regular_file(base / split_file)) {
-      throw DataError("data set '" + name + "': no split file '" + (base / split_file).string() + "'");
-    }
-    if (!is_folder(base / image_folder)) {
-      throw DataError("data set '" + name + "': no image folder '" + (base / image_folder).string() + "'");
-    }
-    return read_coop_split(name, base / split_file, base / image_folder);
+Dataset read_coop_folder(const std::string& name, const std::filesystem::path& folder,
+                         const std::string& image_folder, const std::string& split_file) {
+  if (!std::filesystem::is_regular_file(folder / split_file)) {
+    throw DataError("data set '" + name + "': no split file '" + (folder / split_file).string() +
+                    "' (hint: DATASETS.md says where it comes from)");
   }
-  throw DataError("data set '" + name + "': no folder; tried " + join_capped(tried) +
-                  " (hint: --root_path is the folder that holds them)");
+  const auto images = image_folder.empty() ? folder : folder / image_folder;
+  if (!is_folder(images)) {
+    throw DataError("data set '" + name + "': no image folder '" + images.string() +
+                    "' (hint: DATASETS.md says where it comes from)");
+  }
+  return read_coop_split(name, folder / split_file, images);
 }
 
 }  // namespace clip_lora::data

@@ -1,10 +1,22 @@
+#include "benchmark_list.hpp"
 #include "clip_lora/data/coop_split.hpp"
-#include "clip_lora/data/readers.hpp"
 
 namespace clip_lora::data {
+namespace {
 
-Dataset load_eurosat(const std::filesystem::path& root_path) {
-  return load_coop_dataset("eurosat", root_path, {"eurosat"}, "2750", "split_zhou_EuroSAT.json");
+Dataset read(const std::filesystem::path& folder) {
+  return read_coop_folder("eurosat", folder, "2750", "split_zhou_EuroSAT.json");
+}
+
+}  // namespace
+
+Benchmark eurosat() {
+  return {.name = "eurosat",
+          .aliases = {},
+          .folders = {"eurosat"},
+          .contents = "2750/ and split_zhou_EuroSAT.json",
+          .templates = {"a centered satellite photo of {}."},
+          .read = read};
 }
 
 }  // namespace clip_lora::data

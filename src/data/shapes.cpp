@@ -1,10 +1,22 @@
+#include "benchmark_list.hpp"
 #include "clip_lora/data/coop_split.hpp"
-#include "clip_lora/data/readers.hpp"
 
 namespace clip_lora::data {
+namespace {
 
-Dataset load_shapes(const std::filesystem::path& root_path) {
-  return load_coop_dataset("shapes", root_path, {"shapes"}, "images", "split_zhou_Shapes.json");
+Dataset read(const std::filesystem::path& folder) {
+  return read_coop_folder("shapes", folder, "images", "split_zhou_Shapes.json");
+}
+
+}  // namespace
+
+Benchmark shapes() {
+  return {.name = "shapes",
+          .aliases = {},
+          .folders = {"shapes"},
+          .contents = "images/ and split_zhou_Shapes.json",
+          .templates = {"a photo of a {}."},
+          .read = read};
 }
 
 }  // namespace clip_lora::data

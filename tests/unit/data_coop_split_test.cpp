@@ -15,6 +15,7 @@ using clip_lora::testing::write_bytes;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 constexpr auto kGood = R"({"train": [["b/1.jpg", 1, "sea_lake"], ["a/1.jpg", 0, "Annual Crop"]],
                            "val": [["a/2.jpg", 0, "Annual Crop"]], "test": [["b/2.jpg", 1, "sea_lake"]]})";
@@ -44,13 +45,13 @@ TEST_F(CoopSplit, KeepsTheOrderOfEntriesAndPutsPathsUnderTheImageFolder) {
   const Dataset dataset = read(kGood);
   EXPECT_EQ(dataset.name, "pictures");
   ASSERT_EQ(dataset.train.size(), 2U);
-  EXPECT_EQ(dataset.train[0].image, std::filesystem::path("images/b/1.jpg"));
+  EXPECT_EQ(dataset.train[0].image, "images/b/1.jpg");
   EXPECT_EQ(dataset.train[0].label, 1);
   EXPECT_EQ(dataset.train[1].label, 0);
   ASSERT_EQ(dataset.val.size(), 1U);
-  EXPECT_EQ(dataset.val[0].image, std::filesystem::path("images/a/2.jpg"));
+  EXPECT_EQ(dataset.val[0].image, "images/a/2.jpg");
   ASSERT_EQ(dataset.test.size(), 1U);
-  EXPECT_EQ(dataset.test[0].image, std::filesystem::path("images/b/2.jpg"));
+  EXPECT_EQ(dataset.test[0].image, "images/b/2.jpg");
 }
 
 TEST_F(CoopSplit, OrdersClassNamesByLabelWithSpacesForUnderscores) {
@@ -113,32 +114,41 @@ TEST_F(CoopSplit, ReportsLabelsThatSkip) {
               AllOf(HasSubstr("train[1] has label 2"), HasSubstr("no entry has label 1")));
 }
 
+TEST_F(CoopSplit, MayLackAnOptionalVal) {
+  const auto read_optional = [&](const std::string& json) {
+    write_bytes(folder_ / "split.json", json);
+    return read_coop_split("pictures", folder_ / "split.json", "images", ValSplit::kOptional);
+  };
+  EXPECT_THAT(read_optional(R"({"train": [["a", 0, "x"]], "test": [["b", 0, "x"]]})").val, IsEmpty());
+  EXPECT_THAT(read_optional(R"({"train": [["a", 0, "x"]], "val": [], "test": [["b", 0, "x"]]})").val,
+              IsEmpty());
+  EXPECT_EQ(read_optional(kGood).val.size(), 1U);
+  EXPECT_THROW(read_optional(R"({"train": [["a", 0, "x"]], "val": 1, "test": [["b", 0, "x"]]})"), DataError);
+  EXPECT_THROW(read_optional(R"({"train": [["a", 0, "x"]]})"), DataError);
+}
+
+TEST_F(CoopSplit, TakesPathsWithSpacesUnicodeAndNewlinesAndAbsoluteOnes) {
+  const Dataset dataset = read(R"({"train": [["a b/猫\n1.jpg", 0, "x"]], "val": [["/v.jpg", 0, "x"]],
+                                   "test": [["t.jpg", 0, "x"]], "image_folder": "elsewhere"})");
+  EXPECT_EQ(dataset.train[0].image, "images/a b/猫\n1.jpg");
+  EXPECT_EQ(dataset.val[0].image, "/v.jpg");
+}
+
+TEST_F(CoopSplit, WarnsOfClassesWithTheSameName) {
+  const Dataset dataset =
+      read(R"({"train": [["a", 0, "sea lake"], ["b", 1, "sea_lake"]], "val": [["v", 0, "sea lake"]],
+                                   "test": [["t", 0, "sea lake"], ["u", 1, "sea_lake"]]})");
+  EXPECT_THAT(dataset.warnings, ElementsAre("several classes have the same name: 'sea lake'"));
+}
+
 TEST_F(CoopSplit, CutsLongValuesShortInItsErrors) {
   std::string entries = "[\"";
   entries.append(100000, 'a').append("\"]");
   EXPECT_LT(error_for_train(entries).size(), 600U);
 }
 
-TEST_F(CoopSplit, TakesTheFirstOfTheFoldersThatExists) {
-  std::filesystem::create_directories(folder_ / "Second" / "images");
-  write_bytes(folder_ / "Second" / "split.json", kGood);
-  const auto load = [&] {
-    return load_coop_dataset("x", folder_.path(), {"first", "Second"}, "images", "split.json");
-  };
-  EXPECT_EQ(load().train[0].image, folder_ / "Second" / "images" / "b/1.jpg");
-}
-
-TEST_F(CoopSplit, NamesEveryFolderThatWasTried) {
-  const std::string message = message_of<DataError>([&] {
-    load_coop_dataset("caltech101", folder_.path(), {"caltech-101", "Caltech101"}, "images", "split.json");
-  });
-  EXPECT_EQ(message, "data set 'caltech101': no folder; tried '" + (folder_ / "caltech-101").string() +
-                         "', '" + (folder_ / "Caltech101").string() +
-                         "' (hint: --root_path is the folder that holds them)");
-}
-
 TEST_F(CoopSplit, NamesAMissingSplitFileAndAMissingImageFolder) {
-  const auto load = [&] { load_coop_dataset("x", folder_.path(), {"base"}, "images", "split.json"); };
+  const auto load = [&] { read_coop_folder("x", folder_ / "base", "images", "split.json"); };
   std::filesystem::create_directory(folder_ / "base");
   EXPECT_THAT(message_of<DataError>(load),
               AllOf(HasSubstr("no split file"), HasSubstr((folder_ / "base/split.json").string())));

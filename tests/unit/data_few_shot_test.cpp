@@ -10,6 +10,7 @@ namespace clip_lora::data {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 /// Classes of `sizes[label]` items named "<label>/<number>", label after label from the last to the first.
 std::vector<Item> items_of(const std::vector<int>& sizes) {
@@ -22,13 +23,20 @@ std::vector<Item> items_of(const std::vector<int>& sizes) {
   return items;
 }
 
+/// Class `label` is called "class <label>".
 Dataset dataset_of(const std::vector<int>& train, const std::vector<int>& val) {
-  return {"test", {}, items_of(train), items_of(val), {}};
+  Dataset dataset;
+  for (std::size_t label = 0; label < train.size(); ++label) {
+    dataset.class_names.push_back("class " + std::to_string(label));
+  }
+  dataset.train = items_of(train);
+  dataset.val = items_of(val);
+  return dataset;
 }
 
 std::vector<std::string> names(const std::vector<Item>& items) {
   std::vector<std::string> result;
-  for (const Item& item : items) result.push_back(item.image.string());
+  for (const Item& item : items) result.push_back(item.image);
   return result;
 }
 
@@ -56,6 +64,33 @@ TEST(FewShot, RepeatsImagesOfAClassThatHasTooFew) {
   const FewShot drawn = sample_few_shot(dataset_of({3}, {1}), 8, 0);
   EXPECT_EQ(drawn.train.size(), 8U);
   EXPECT_EQ(drawn.val.size(), 4U);
+}
+
+TEST(FewShot, ListsTheClassesWithTooFewTrainingImages) {
+  EXPECT_THAT(sample_few_shot(dataset_of({3, 4, 2}, {1, 1, 1}), 4, 0).short_classes,
+              ElementsAre("class 2", "class 0"));
+  EXPECT_THAT(sample_few_shot(dataset_of({4, 4}, {1, 1}), 4, 0).short_classes, IsEmpty());
+}
+
+// The expected lists are what CPython 3.11's random.Random(1) draws: sample(30, 4), then choices(3, k=4).
+TEST(FewShot, DrawsValWithTrainWhereThereIsNoValSplit) {
+  Dataset dataset = dataset_of({3, 30}, {});
+  dataset.val_is_drawn_from_train = true;
+  const FewShot drawn = sample_few_shot(dataset, 2, 1);
+  EXPECT_THAT(names(drawn.train), ElementsAre("1/4", "1/18", "0/2", "0/0"));
+  EXPECT_THAT(names(drawn.val), ElementsAre("1/27", "1/25", "0/1", "0/1"));
+  EXPECT_THAT(drawn.short_classes, ElementsAre("class 0"));
+}
+
+TEST(FewShot, DrawsTrainAndValApartWhereThereIsNoValSplit) {
+  Dataset dataset = dataset_of({20, 25, 300}, {});
+  dataset.val_is_drawn_from_train = true;
+  const FewShot drawn = sample_few_shot(dataset, 16, 5);
+  EXPECT_EQ(drawn.train.size(), 48U);
+  EXPECT_EQ(drawn.val.size(), 12U);
+  auto all = names(drawn.train);
+  for (const auto& name : names(drawn.val)) all.push_back(name);
+  EXPECT_EQ(std::set(all.begin(), all.end()).size(), 60U);
 }
 
 TEST(FewShot, DrawsTheSameForASeedAndItsNegative) {

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/data/readers.hpp"
+#include "clip_lora/data/benchmark.hpp"
 #include "clip_lora/data/shapes_drawing.hpp"
 #include "clip_lora/image/codec.hpp"
 #include "support/files.hpp"
@@ -96,7 +96,7 @@ TEST(RandomShapeScene, KeepsTheShapeInThePicture) {
 TEST(WriteShapesDataset, IsReadAsACoopSplitWithEqualCountsPerClass) {
   const TemporaryFolder root;
   write_shapes_dataset(root.path(), 1, kSmall);
-  const Dataset dataset = load_shapes(root.path());
+  const Dataset dataset = load_benchmark("shapes", root.path());
   EXPECT_EQ(dataset.class_names, shape_class_names());
   EXPECT_GE(shape_count(), 10);
   EXPECT_THAT(dataset.train, SizeIs(2 * shape_count()));
@@ -115,7 +115,7 @@ TEST(WriteShapesDataset, TheFullSetHasAtLeastFortyTestPicturesPerClass) {
 TEST(WriteShapesDataset, EveryPictureDecodesAndIsInOneSplitOnly) {
   const TemporaryFolder root;
   write_shapes_dataset(root.path(), 1, kSmall);
-  const Dataset dataset = load_shapes(root.path());
+  const Dataset dataset = load_benchmark("shapes", root.path());
   std::set<std::filesystem::path> seen;
   for (const auto* items : {&dataset.train, &dataset.val, &dataset.test}) {
     for (const Item& item : *items) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -8,8 +9,9 @@ namespace clip_lora::data {
 
 /// One labelled picture.
 struct Item {
-  std::filesystem::path image;  ///< absolute, or relative to the working folder
-  int label = 0;                ///< 0 … class_names.size() − 1
+  std::string
+      image;  ///< its path, absolute or relative to the working folder; a string, as there may be millions
+  int label = 0;  ///< 0 … class_names.size() − 1
 };
 
 /// A classification data set: names and lists, no pixels.
@@ -19,18 +21,25 @@ struct Dataset {
   std::vector<Item> train;
   std::vector<Item> val;
   std::vector<Item> test;
+  /// ImageNet: there is no val split; what validates a few-shot sample is drawn from train.
+  bool val_is_drawn_from_train = false;
+  /// What a user should know although the data can be used: class names given twice, a class without test
+  /// images, …
+  std::vector<std::string> warnings;
 };
 
-/// Names that load_dataset knows, sorted.
-std::vector<std::string> dataset_names();
+/// The items whose files do not exist.
+std::vector<Item> missing_images(const std::vector<Item>& items);
 
-/// The data set `name` under `root_path`, in CoOp's folder names or the reference's.
-/// Throws ConfigError for an unknown name (the nearest is offered), DataError for a missing folder (all that were tried
-/// are listed) or a broken split file.
-Dataset load_dataset(const std::string& name, const std::filesystem::path& root_path);
-
-/// Checks that the file of every item exists. Throws DataError with `what` ("train split"), how many are missing of how
-/// many, and the first three.
+/// Checks that the file of every item exists. Throws DataError with `what` ("test split"), how many are
+/// missing of how many, the first three, and --allow_missing as the hint.
 void require_images(const std::vector<Item>& items, const std::string& what);
+
+/// Class names that several labels have, each once, in order of their labels.
+std::vector<std::string> duplicate_names(const std::vector<std::string>& class_names);
+
+/// What to warn of in lists that can be used: names given twice, classes without training or without test
+/// images. A reader calls it last, for Dataset::warnings.
+std::vector<std::string> find_oddities(const Dataset& dataset);
 
 }  // namespace clip_lora::data

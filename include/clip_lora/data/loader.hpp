@@ -2,12 +2,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
-#include <future>
+#include <filesystem>
+#include <memory>
 #include <optional>
-#include <random>
 #include <vector>
 
+#include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/dataset.hpp"
 #include "clip_lora/image/image.hpp"
 #include "clip_lora/image/preprocess.hpp"
@@ -25,45 +27,59 @@ struct Batch {
 at::Tensor normalise(const at::Tensor& pixels, const image::Preprocessing& preprocessing, at::Device device,
                      at::ScalarType dtype);
 
-/// Decodes every item once, in order, on all cores. Throws DataError.
-std::vector<image::Image> decode_all(const std::vector<Item>& items);
+/// How training images are kept and drawn.
+struct TrainingLoaderOptions {
+  int batch_size = 32;
+  std::uint64_t seed = 1;            ///< of order, crops and flips
+  int workers = hardware_workers();  ///< threads that decode and resize
+  std::uint64_t image_memory_bytes =
+      0;  ///< of decoded images that may stay in memory; 0: half of what is free
+};
 
-/// Endless shuffled epochs of augmented few-shot images: the last batch of an epoch may be smaller. One crop
-/// and one flip are drawn per image and epoch. The next batch is prepared while the caller works on this one.
-/// The sequence depends on `seed` alone.
+/// Endless shuffled epochs of augmented images: the last batch of an epoch may be smaller. One crop and one
+/// flip are drawn per image and epoch. Decoded images stay in memory up to the budget; the others are decoded
+/// at each draw. The worker threads stay batches ahead of the caller. The sequence depends on the seed alone,
+/// neither on the workers nor on the budget.
 class TrainingLoader {
  public:
-  /// Decodes `items`. batch_size ≥ 1.
-  TrainingLoader(std::vector<Item> items, const image::Preprocessing& preprocessing, int batch_size,
-                 std::uint64_t seed);
+  /// Decodes the items that the budget allows and reads the headers of the others. At least one item;
+  /// batch_size and workers ≥ 1. Throws DataError for an image that cannot be read.
+  TrainingLoader(std::vector<Item> items, const image::Preprocessing& preprocessing,
+                 const TrainingLoaderOptions& options);
   ~TrainingLoader();
   TrainingLoader(const TrainingLoader&) = delete;
   TrainingLoader& operator=(const TrainingLoader&) = delete;
 
+  /// Throws DataError for an image that cannot be decoded, naming it.
   Batch next();
 
   /// What made the batches' pixels, and how they are to be normalised.
-  const image::Preprocessing& preprocessing() const { return preprocessing_; }
+  const image::Preprocessing& preprocessing() const;
+
+  std::size_t images() const;            ///< in an epoch
+  std::size_t images_in_memory() const;  ///< of them, decoded once and for all
 
  private:
-  Batch prepare(const std::vector<std::size_t>& indices, const std::vector<std::uint64_t>& view_seeds) const;
-  void start_next();
-
-  std::vector<Item> items_;
-  std::vector<image::Image> images_;
-  image::Preprocessing preprocessing_;
-  int batch_size_;
-  std::mt19937_64 generator_;
-  std::vector<std::size_t> order_;
-  std::size_t position_ = 0;
-  std::future<Batch> next_;
+  class Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
-/// One pass over `items` in order, at the evaluation view. The next batch is decoded while the caller works
-/// on this one.
+struct EvaluationLoaderOptions {
+  int batch_size = 256;
+  int workers = hardware_workers();
+  /// Folder where the decoded views are kept for later runs, as uint8, memory-mapped; empty: nowhere. A file
+  /// there is known by a hash of the list of images and the preprocessing, each view in it by its image's
+  /// size and time. What is damaged or out of date is decoded again and replaced, and any number of processes
+  /// may make the same file. What cannot be written is warned of once.
+  std::filesystem::path cache_folder = {};
+};
+
+/// One pass over `items` in order, at the evaluation view. The worker threads stay batches ahead of the
+/// caller.
 class EvaluationLoader {
  public:
-  EvaluationLoader(std::vector<Item> items, const image::Preprocessing& preprocessing, int batch_size);
+  EvaluationLoader(std::vector<Item> items, const image::Preprocessing& preprocessing,
+                   const EvaluationLoaderOptions& options);
   ~EvaluationLoader();
   EvaluationLoader(const EvaluationLoader&) = delete;
   EvaluationLoader& operator=(const EvaluationLoader&) = delete;
@@ -71,16 +87,11 @@ class EvaluationLoader {
   /// The next batch, or nothing after the last. Throws DataError for an image that cannot be read.
   std::optional<Batch> next();
 
-  const image::Preprocessing& preprocessing() const { return preprocessing_; }
+  const image::Preprocessing& preprocessing() const;
 
  private:
-  void start_next();
-
-  std::vector<Item> items_;
-  image::Preprocessing preprocessing_;
-  int batch_size_;
-  std::size_t position_ = 0;
-  std::future<Batch> next_;
+  class Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace clip_lora::data

@@ -59,7 +59,7 @@ struct ShapesDatasetSize {
 };
 
 /// Writes the thermal pictures of every shape as `root_path/shapes/images/<class>/<n>.png` and their CoOp
-/// split `root_path/shapes/split_zhou_Shapes.json`, for load_shapes. Equal seeds write equal bytes. Throws
+/// split `root_path/shapes/split_zhou_Shapes.json`, for load_benchmark. Equal seeds write equal bytes. Throws
 /// ConfigError if `root_path` cannot be written.
 void write_shapes_dataset(const std::filesystem::path& root_path, std::uint64_t seed,
                           const ShapesDatasetSize& size = {});

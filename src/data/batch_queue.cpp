@@ -1,0 +1,55 @@
+#include "batch_queue.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+namespace clip_lora::data {
+namespace {
+
+/// The oldest batch, and behind it another one or two pictures for each thread, whatever is more.
+std::size_t pictures_wanted(int batch_size, int workers) {
+  return static_cast<std::size_t>(batch_size) + static_cast<std::size_t>(std::max(batch_size, 2 * workers));
+}
+
+at::Tensor label_tensor(const std::vector<int>& labels) {
+  at::Tensor tensor = at::empty({static_cast<std::int64_t>(labels.size())}, at::kLong);
+  std::ranges::copy(labels, tensor.data_ptr<std::int64_t>());
+  return tensor;
+}
+
+}  // namespace
+
+BatchQueue::BatchQueue(int batch_size, int workers)
+    : wanted_pictures_(pictures_wanted(batch_size, workers)), pool_(workers) {}
+
+void BatchQueue::begin(const std::vector<int>& labels, const at::Tensor& pixels, const WriteRow& write_row) {
+  InWork work{{pixels, label_tensor(labels)}, {}};
+  const auto shared_write_row = std::make_shared<const WriteRow>(write_row);
+  for (std::size_t row = 0; row < labels.size(); ++row) {
+    // A task holds the tensor: after an error in one row the batch is given up while others are still being
+    // written.
+    work.rows.push_back(pool_.submit([pixels, shared_write_row, row] {
+      const auto picture_bytes = static_cast<std::size_t>(pixels.stride(0));
+      (*shared_write_row)(row, pixels.data_ptr<std::uint8_t>() + row * picture_bytes);
+    }));
+  }
+  pictures_ += labels.size();
+  in_work_.push_back(std::move(work));
+}
+
+Batch BatchQueue::take() {
+  InWork oldest = std::move(in_work_.front());
+  in_work_.pop_front();
+  pictures_ -= oldest.rows.size();
+  for (auto& row : oldest.rows) row.get();
+  return oldest.batch;
+}
+
+at::Tensor empty_pixels(std::size_t count, int size_px) {
+  return at::empty({static_cast<std::int64_t>(count), size_px, size_px, 3}, at::kByte);
+}
+
+}  // namespace clip_lora::data

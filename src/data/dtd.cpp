@@ -1,0 +1,22 @@
+#include "benchmark_list.hpp"
+#include "clip_lora/data/coop_split.hpp"
+
+namespace clip_lora::data {
+namespace {
+
+Dataset read(const std::filesystem::path& folder) {
+  return read_coop_folder("dtd", folder, "images", "split_zhou_DescribableTextures.json");
+}
+
+}  // namespace
+
+Benchmark dtd() {
+  return {.name = "dtd",
+          .aliases = {},
+          .folders = {"dtd", "DTD"},
+          .contents = "images/ and split_zhou_DescribableTextures.json",
+          .templates = {"{} texture."},
+          .read = read};
+}
+
+}  // namespace clip_lora::data

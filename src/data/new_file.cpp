@@ -1,0 +1,65 @@
+#include "new_file.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "clip_lora/core/errors.hpp"
+
+namespace clip_lora::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {
+  throw ConfigError("cannot write '" + path.string() + "': " + reason);
+}
+
+}  // namespace
+
+NewFile::NewFile(fs::path path) : path_(std::move(path)) {
+  std::error_code error;
+  fs::create_directories(path_.parent_path(), error);
+  if (error) throw_unwritable(path_.parent_path(), error.message());
+  for (int attempt = 0; file_ < 0; ++attempt) {
+    temporary_ = path_;
+    temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(attempt);
+    file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file_ < 0 && errno != EEXIST) throw_unwritable(path_, std::strerror(errno));
+  }
+}
+
+NewFile::~NewFile() {
+  if (file_ < 0) return;
+  ::close(file_);
+  ::unlink(temporary_.c_str());
+}
+
+void NewFile::write(std::size_t offset, const void* bytes, std::size_t size) const {
+  const auto* from = static_cast<const char*>(bytes);
+  while (size > 0) {
+    const ssize_t written = ::pwrite(file_, from, size, static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw_unwritable(path_, std::strerror(errno));
+    from += written;
+    offset += static_cast<std::size_t>(written);
+    size -= static_cast<std::size_t>(written);
+  }
+}
+
+void NewFile::commit() {
+  // Some file systems report only now that the disk is full.
+  const bool closed = ::close(std::exchange(file_, -1)) == 0;
+  if (!closed || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    const std::string reason = std::strerror(errno);
+    ::unlink(temporary_.c_str());
+    throw_unwritable(path_, reason);
+  }
+}
+
+}  // namespace clip_lora::data

@@ -1,0 +1,22 @@
+#include "benchmark_list.hpp"
+#include "clip_lora/data/coop_split.hpp"
+
+namespace clip_lora::data {
+namespace {
+
+Dataset read(const std::filesystem::path& folder) {
+  return read_coop_folder("sun397", folder, "SUN397", "split_zhou_SUN397.json");
+}
+
+}  // namespace
+
+Benchmark sun397() {
+  return {.name = "sun397",
+          .aliases = {},
+          .folders = {"sun397", "SUN397"},
+          .contents = "SUN397/ and split_zhou_SUN397.json",
+          .templates = {"a photo of a {}."},
+          .read = read};
+}
+
+}  // namespace clip_lora::data
