@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -49,6 +50,19 @@ std::string duration(double seconds) {
   return std::to_string(whole / 3600) + " h " + std::to_string(whole % 3600 / 60) + " min";
 }
 
+std::string printable(const std::string& text) {
+  std::string result = text;
+  for (char& character : result) {
+    const auto code = static_cast<unsigned char>(character);
+    if (code < 0x20 || code == 0x7F) character = '?';
+  }
+  return result;
+}
+
+std::string images_per_second(std::int64_t images, double seconds) {
+  return with_commas(std::llround(static_cast<double>(images) / std::max(seconds, 1e-9))) + " images/s";
+}
+
 ProgressBar::ProgressBar(std::string label, std::string unit, std::int64_t total, bool enabled)
     : label_(std::move(label)),
       unit_(std::move(unit)),
@@ -57,8 +71,11 @@ ProgressBar::ProgressBar(std::string label, std::string unit, std::int64_t total
       terminal_(::isatty(STDERR_FILENO) != 0),
       next_draw_seconds_(terminal_ ? 0.0 : kPlainPeriod) {}
 
-ProgressBar::~ProgressBar() {
+ProgressBar::~ProgressBar() { clear(); }
+
+void ProgressBar::clear() {
   if (drawn_ && terminal_) std::cerr << "\r\033[K" << std::flush;
+  drawn_ = false;
 }
 
 void ProgressBar::update(std::int64_t done, const std::function<std::string()>& detail) {
@@ -75,7 +92,8 @@ void ProgressBar::draw(std::int64_t done, const std::string& detail) {
     const int filled = static_cast<int>(fraction * kBarCells);
     line = "\r" + line + repeated("━", filled) + repeated("╌", kBarCells - filled) + "  ";
   }
-  line += with_commas(done) + " / " + with_commas(total_) + " " + unit_ + "  " + detail + "  " + duration(left) + " left";
+  line += with_commas(done) + " / " + with_commas(total_) + " " + unit_ + "  " + detail + "  " +
+          duration(left) + " left";
   std::cerr << line << (terminal_ ? "\033[K" : "\n") << std::flush;
   drawn_ = true;
 }

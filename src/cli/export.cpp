@@ -121,6 +121,7 @@ void require_open_ai(const model::LoadedClip& loaded) {
   }
   image::Preprocessing usual;
   usual.size_px = usual.resize_px = static_cast<int>(architecture.image_size_px);
+  usual.orientation = loaded.preprocessing.orientation;  // who loads the model decodes the pictures
   if (loaded.preprocessing != usual) {
     log_warning(
         "--to openai: the format cannot say that this model's preprocessing of images is not OpenAI's");
@@ -182,7 +183,7 @@ void export_model(const ExportOptions& options) {
   const Stopwatch stopwatch;
   require_free(outputs(options), options.force);
   catch_interrupts();
-  const Model model = load_model(options.model);
+  Model model = load_model(options.model);
   const model::Clip& clip = model.loaded.clip;
   std::optional<LoadedAdapter> adapter;
   if (!options.adapter.empty()) adapter = lora::load_adapter(options.adapter, clip, model.fingerprint);
@@ -194,14 +195,18 @@ void export_model(const ExportOptions& options) {
     std::optional<lora::MergedScope> merged;
     MergedContext context;
     if (adapter) {
+      use_preprocessing(model, *adapter, options.adapter);
       context = context_of(model, adapter);
-      if (const auto warning = preprocessing_warning(model, *adapter, options.adapter)) log_warning(*warning);
+      // What is written is used so, even where the adapter's file does not say it.
+      context->preprocessing = model::to_json(model.loaded.preprocessing);
       merged.emplace(clip, adapter->adapter);
     }
     if (options.to == "hf") export_hugging_face(options.out, model, context, dtype);
     if (options.to == "openai") export_open_ai(options.out, model, context, dtype);
     if (options.to == "openclip") export_open_clip(options.out, model, context, dtype);
-    if (options.to == "onnx") export_onnx(options, model, context_of(model, adapter), dtype);
+    if (options.to == "onnx") {
+      export_onnx(options, model, context.value_or(adapter_context(model, "", {}, {})), dtype);
+    }
   }
   print_summary(options, model, stopwatch);
 }

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -8,16 +7,6 @@
 #include "clip_lora/core/errors.hpp"
 
 namespace clip_lora::cli {
-namespace {
-
-void require_one_of(const std::string& flag, const std::string& value,
-                    const std::vector<std::string>& allowed) {
-  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
-  throw ConfigError(flag + (value.empty() ? " is missing" : " '" + value + "'") + ": expected " +
-                    join_capped(allowed) + did_you_mean(value, allowed));
-}
-
-}  // namespace
 
 void ExportOptions::validate() const {
   model.validate();
@@ -48,7 +37,7 @@ void bind(OptionTable& table, ExportOptions& options) {
   table.add("dtype", options.dtype, "of the stored weights: fp32, fp16 or bf16");
 
   table.group("ONNX");
-  table.add("class_names", options.class_names, "file of one class name per line; unset, the adapter's");
+  table.add("class_names", options.class_names, "file of class names; unset, the adapter's");
   table.add("onnx_towers", options.onnx_towers,
             "write <stem>_image.onnx and <stem>_text.onnx too, for any classes");
 }

@@ -2,11 +2,11 @@
 
 #include <ATen/ATen.h>
 
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/data/class_names.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/model/onnx.hpp"
 #include "clip_lora/text/prompts.hpp"
@@ -17,45 +17,6 @@ namespace clip_lora::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::vector<std::string> read_class_names(const fs::path& path) {
-  std::ifstream file(path);
-  if (!fs::is_regular_file(path) || !file) {
-    throw ConfigError("--class_names '" + path.string() + "': it is missing or cannot be read");
-  }
-  std::vector<std::string> names;
-  for (std::string line; std::getline(file, line);) {
-    if (line.ends_with('\r')) line.pop_back();
-    if (!line.empty()) names.push_back(line);
-  }
-  if (names.empty())
-    throw ConfigError("--class_names '" + path.string() + "': expected a class name per line, got none");
-  return names;
-}
-
-/// [C, E] float32, normalised: the mean of each class's normalised features over the templates, normalised
-/// again.
-at::Tensor averaged_class_features(model::Clip clip, const lora::AdapterContext& context) {
-  const text::Tokenizer tokenizer;
-  at::Tensor sum;
-  for (const auto& prompt_template : context.templates) {
-    const auto prompts = train::class_prompts(tokenizer, context.class_names, prompt_template,
-                                              clip->architecture().context_length);
-    const at::Tensor features = train::class_features(clip, prompts);
-    sum = sum.defined() ? sum + features : features;
-  }
-  return sum / sum.norm(2, /*dim=*/1, /*keepdim=*/true);
-}
-
-nlohmann::ordered_json description(const lora::AdapterContext& context, const std::string& dtype) {
-  return {{"backbone", context.backbone},
-          {"backbone_fingerprint", context.backbone_fingerprint},
-          {"dataset", context.dataset},
-          {"class_names", context.class_names},
-          {"templates", context.templates},
-          {"preprocessing", context.preprocessing},
-          {"dtype", dtype}};
-}
 
 /// ONNX's metadata are strings: what is none is written as JSON.
 std::map<std::string, std::string> onnx_metadata(const nlohmann::ordered_json& description) {
@@ -83,7 +44,7 @@ std::vector<fs::path> onnx_files(const ExportOptions& options) {
 void export_onnx(const ExportOptions& options, const Model& model, lora::AdapterContext context,
                  at::ScalarType dtype) {
   if (!options.class_names.empty()) {
-    context.class_names = read_class_names(options.class_names);
+    context.class_names = data::read_class_names(options.class_names).names;
     context.dataset.clear();
   }
   if (context.class_names.empty()) {
@@ -91,12 +52,13 @@ void export_onnx(const ExportOptions& options, const Model& model, lora::Adapter
   }
   require_clip_vocabulary(model);
   if (context.templates.empty()) context.templates = {std::string(text::kDefaultTemplate)};
-  context.preprocessing = model::to_json(model.loaded.preprocessing);
 
-  const model::Clip& clip = model.loaded.clip;
+  model::Clip clip = model.loaded.clip;
   // First, since it complains about names that are too long or no UTF-8.
-  const at::Tensor class_features = averaged_class_features(clip, context);
-  const nlohmann::ordered_json facts = description(context, options.dtype);
+  const text::ClassPrompts prompts = text::class_prompts(context.class_names, context.templates);
+  const at::Tensor class_features = train::class_features(clip, text::Tokenizer(), prompts);
+  nlohmann::ordered_json facts = lora::context_json(context);
+  facts["dtype"] = options.dtype;
   const auto metadata = onnx_metadata(facts);
   const std::vector<fs::path> files = onnx_files(options);
   write_files(files, [&](const fs::path& folder) {

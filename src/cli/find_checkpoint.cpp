@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/checkpoint_files.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -30,19 +31,9 @@ constexpr std::array kBackbones = {
     Backbone{"ViT-H/14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", false},
 };
 
-/// Any of these makes a folder a model.
-constexpr std::array kModelFiles = {"model.safetensors",           "model.safetensors.index.json",
-                                    "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
-                                    "pytorch_model.bin",           "open_clip_model.safetensors.index.json"};
-
 bool is_there(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
-}
-
-bool holds_model(const fs::path& folder) {
-  return std::any_of(kModelFiles.begin(), kModelFiles.end(),
-                     [&](const char* file) { return is_there(folder / file); });
 }
 
 std::optional<fs::path> environment(const char* variable) {
@@ -122,8 +113,8 @@ fs::path find_checkpoint(const std::string& checkpoint, const std::string& backb
   const bool in_folder = !checkpoint.empty();
   std::error_code ignored;
   if (in_folder) {
-    if (!fs::is_directory(checkpoint, ignored) || holds_model(checkpoint)) return checkpoint;
-    for (const char* file : kModelFiles) places.push_back(fs::path(checkpoint) / file);
+    if (!fs::is_directory(checkpoint, ignored) || io::holds_checkpoint(checkpoint)) return checkpoint;
+    for (const char* file : io::kWeightsFiles) places.push_back(fs::path(checkpoint) / file);
     add_names(places, checkpoint, backbone);
   }
   const Backbone known = known_backbone(backbone);
@@ -134,7 +125,7 @@ fs::path find_checkpoint(const std::string& checkpoint, const std::string& backb
     places.push_back(snapshot(hugging_face_cache(home), known.repository));
   }
   for (const auto& place : places) {
-    if (fs::is_directory(place, ignored) ? holds_model(place) : is_there(place)) return place;
+    if (fs::is_directory(place, ignored) ? io::holds_checkpoint(place) : is_there(place)) return place;
   }
   throw_not_found(backbone, known.by_openai, places);
 }

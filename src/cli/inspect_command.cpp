@@ -10,9 +10,10 @@
 #include "clip_lora/cli/load_model.hpp"
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/json_text.hpp"
+#include "clip_lora/lora/adapter_description.hpp"
 #include "clip_lora/lora/summary.hpp"
 #include "clip_lora/model/naming.hpp"
-#include "inspect_adapter.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -112,7 +113,7 @@ void add_fit(ordered_json& report, const InspectOptions& options) {
   }
 }
 
-ordered_json inspect_adapter(const AdapterSummary& adapter, const InspectOptions& options) {
+ordered_json inspect_adapter(const lora::AdapterDescription& adapter, const InspectOptions& options) {
   ordered_json blocks;
   std::int64_t parameters = 0;
   std::set<std::int64_t> ranks;
@@ -123,7 +124,7 @@ ordered_json inspect_adapter(const AdapterSummary& adapter, const InspectOptions
   }
   ordered_json report = {{"kind", "adapter"},
                          {"path", options.path},
-                         {"format", adapter.format},
+                         {"format", lora::to_string(adapter.format)},
                          {"settings", adapter.settings},
                          {"ranks", ranks},
                          {"dtypes", adapter.dtypes},
@@ -134,13 +135,8 @@ ordered_json inspect_adapter(const AdapterSummary& adapter, const InspectOptions
   return report;
 }
 
-/// Strings out of a file may be no UTF-8: such bytes become U+FFFD.
-std::string json_text(const ordered_json& value, int indent = -1) {
-  return value.dump(indent, ' ', false, ordered_json::error_handler_t::replace);
-}
-
 std::string as_text(const ordered_json& value) {
-  return value.is_string() ? value.get<std::string>() : json_text(value);
+  return value.is_string() ? value.get<std::string>() : io::json_text(value);
 }
 
 /// A line per fact; long lists of classes are cut.
@@ -152,7 +148,7 @@ void print_facts(const ordered_json& facts, const std::string& indent) {
       print_facts(value, indent + "  ");
     } else if (value.is_array() && value.size() > kShownNames) {
       const std::vector<ordered_json> shown(value.begin(), value.begin() + kShownNames);
-      std::cout << indent << key << "  " << json_text(shown) << " and " << value.size() - kShownNames
+      std::cout << indent << key << "  " << io::json_text(shown) << " and " << value.size() - kShownNames
                 << " more\n";
     } else {
       std::cout << indent << key << "  " << as_text(value) << "\n";
@@ -198,10 +194,10 @@ int inspect_command(const std::vector<std::string>& arguments) {
   std::error_code ignored;
   if (!fs::exists(options.path, ignored))
     throw CheckpointError("'" + options.path + "': there is no such file or folder");
-  const auto adapter = read_adapter_summary(options.path);
+  const auto adapter = lora::describe_adapter_file(options.path);
   const ordered_json report = adapter ? inspect_adapter(*adapter, options) : inspect_checkpoint(options);
   if (options.json) {
-    std::cout << json_text(report, 2) << "\n";
+    std::cout << io::json_text(report, 2) << "\n";
   } else {
     print_report(report);
   }

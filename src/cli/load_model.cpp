@@ -50,8 +50,8 @@ std::string agreed_name(const ModelOptions& options, const fs::path& path,
       throw_other_backbone(asked, path, name, architecture);
     return asked;
   }
-  const bool unset = asked == ModelOptions{}.backbone;
-  if (!unset && asked != name && asked != path.stem()) throw_other_backbone(asked, path, name, architecture);
+  if (options.backbone_given && asked != name && asked != path.stem())
+    throw_other_backbone(asked, path, name, architecture);
   return name;
 }
 
@@ -60,7 +60,12 @@ std::string agreed_name(const ModelOptions& options, const fs::path& path,
 void ModelOptions::validate() const { chosen_activation(*this); }
 
 void bind(OptionTable& table, ModelOptions& options) {
-  table.add("backbone", options.backbone,
+  const auto read_backbone = [&options](const std::vector<std::string>& words) {
+    options.backbone = words.front();
+    options.backbone_given = true;
+  };
+  const auto write_backbone = [&options] { return std::vector{options.backbone}; };
+  table.add("backbone", read_backbone, write_backbone, /*list=*/false,
             "name of the CLIP; --checkpoint must hold it, or it is looked for by name");
   table.add("checkpoint", options.checkpoint,
             "file or folder: OpenAI's .pt, safetensors, Hugging Face's or OpenCLIP's folder");
@@ -108,14 +113,21 @@ lora::AdapterContext adapter_context(const Model& model, const std::string& data
           class_names,    templates,         model::to_json(model.loaded.preprocessing)};
 }
 
-std::optional<std::string> preprocessing_warning(const Model& model, const lora::LoadedAdapter& adapter,
-                                                 const fs::path& source) {
-  if (!adapter.context || adapter.context->preprocessing.is_null()) return std::nullopt;
-  // Unordered: the order of names says nothing.
-  const nlohmann::json trained = adapter.context->preprocessing;
-  if (trained == nlohmann::json(model::to_json(model.loaded.preprocessing))) return std::nullopt;
-  return "adapter '" + source.string() +
-         "' was trained with another preprocessing of images than this checkpoint's";
+void use_preprocessing(Model& model, const lora::LoadedAdapter& adapter, const fs::path& source) {
+  if (!adapter.context || adapter.context->preprocessing.is_null()) return;
+  const std::string named = "adapter '" + source.string() + "': preprocessing";
+  const image::Preprocessing trained = model::preprocessing_from_json(adapter.context->preprocessing, named);
+  const std::int64_t size_px = model.loaded.clip->architecture().image_size_px;
+  if (trained.size_px != size_px) {
+    throw CheckpointError(named + ".size is " + std::to_string(trained.size_px) + ", expected the " +
+                          std::to_string(size_px) + " pixels that the model takes");
+  }
+  if (trained != model.loaded.preprocessing) {
+    log_detail("adapter '" + source.string() +
+               "' was trained with another preprocessing of images than the checkpoint's, which is used: " +
+               model::to_json(trained).dump());
+  }
+  model.loaded.preprocessing = trained;
 }
 
 }  // namespace clip_lora::cli

@@ -12,10 +12,18 @@ namespace {
 struct Command {
   const char* name;
   int (*run)(const std::vector<std::string>& arguments);
+  const char* summary;
 };
 
-constexpr std::array kCommands = {Command{"demo", demo_command}, Command{"export", export_command},
-                                  Command{"inspect", inspect_command}};
+constexpr std::array kCommands = {
+    Command{"datasets", datasets_command, "which benchmarks are below a folder, and what is missing"},
+    Command{"demo", demo_command, "draws a small data set and adapts a tiny CLIP to it"},
+    Command{"embed", embed_command, "writes the image features of pictures"},
+    Command{"export", export_command, "writes an adapter or an adapted CLIP for another program"},
+    Command{"inspect", inspect_command, "says what a checkpoint or an adapter is"},
+    Command{"predict", predict_command, "classifies pictures, and sorts them into folders"},
+    Command{"split", split_command, "splits class folders into train, val and test"},
+};
 
 constexpr int kOtherFailure = 1;
 constexpr int kUsageFailure = 2;
@@ -46,6 +54,17 @@ int report(const std::exception& error, int exit_code) {
 }
 
 }  // namespace
+
+std::string command_list() {
+  constexpr std::size_t kNameWidth = 10;
+  std::string lines;
+  for (const auto& command : kCommands) {
+    std::string name = command.name;
+    name.resize(kNameWidth, ' ');
+    lines += "  clip_lora " + name + command.summary + "\n";
+  }
+  return lines;
+}
 
 int main(const std::vector<std::string>& arguments) {
   try {

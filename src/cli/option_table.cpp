@@ -4,6 +4,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <charconv>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -73,6 +74,32 @@ void OptionTable::add(const std::string& name, bool& field, const std::string& h
   entries_.push_back({name, flag, from_json, [&field] { return json(field); }});
 }
 
+void OptionTable::add(const std::string& name, std::optional<std::int64_t>& field, const std::string& word,
+                      const std::string& help) {
+  const std::string expected = "an integer or '" + word + "'";
+  const auto read = [&field, name, word, expected](const std::vector<std::string>& words) {
+    const std::string& text = words.front();
+    std::int64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const bool integer = error == std::errc() && end == text.data() + text.size();
+    if (!integer && text != word) throw ConfigError("--" + name + " '" + text + "': expected " + expected);
+    field = integer ? std::optional(number) : std::nullopt;
+    return true;
+  };
+  CLI::Option* flag = app_->add_option("--" + name, read, help)->group(group_)->type_name("INTEGER|" + word);
+  flag->default_str(field ? std::to_string(*field) : word);
+  const auto from_json = [&field, name, word, expected](const json& value) {
+    if (value == word) {
+      field.reset();
+    } else if (is_integer(value)) {
+      field = value.get<std::int64_t>();
+    } else {
+      throw_wrong_type(name, expected, value);
+    }
+  };
+  entries_.push_back({name, flag, from_json, [&field, word] { return field ? json(*field) : json(word); }});
+}
+
 void OptionTable::add(const std::string& name,
                       const std::function<void(const std::vector<std::string>&)>& read,
                       const std::function<std::vector<std::string>()>& write, bool list,
@@ -99,7 +126,28 @@ void OptionTable::add(const std::string& name,
       {name, flag, from_json, [write, list] { return list ? json(write()) : json(write().front()); }});
 }
 
+void OptionTable::add_repeated(const std::string& name, std::vector<std::string>& field,
+                               const std::string& help) {
+  CLI::Option* flag = app_->add_option("--" + name, field, help)->group(group_)->type_name("TEXT");
+  flag->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args(false);
+  const auto from_json = [&field, name](const json& value) {
+    if (value.is_string()) {
+      field = {value.get<std::string>()};
+    } else if (value.is_array() && std::all_of(value.begin(), value.end(), is_string)) {
+      field = value.get<std::vector<std::string>>();
+    } else {
+      throw_wrong_type(name, "an array of strings", value);
+    }
+  };
+  entries_.push_back({name, flag, from_json, [&field] { return json(field); }});
+}
+
 void OptionTable::add_argument(const std::string& name, std::string& field, const std::string& help) {
+  app_->add_option(name, field, help)->required()->type_name("");
+}
+
+void OptionTable::add_arguments(const std::string& name, std::vector<std::string>& field,
+                                const std::string& help) {
   app_->add_option(name, field, help)->required()->type_name("");
 }
 
@@ -122,7 +170,8 @@ bool OptionTable::parse(const std::vector<std::string>& arguments) {
 }
 
 void OptionTable::refuse_leftovers() const {
-  const std::vector<std::string> leftovers = app_->remaining();
+  std::vector<std::string> leftovers = app_->remaining();
+  std::erase(leftovers, "--");  // after which words are no flags
   if (leftovers.empty()) return;
   const auto flag = std::find_if(leftovers.begin(), leftovers.end(),
                                  [](const auto& word) { return word.starts_with('-'); });
@@ -170,6 +219,13 @@ std::vector<std::string> OptionTable::names() const {
   std::vector<std::string> names;
   for (const auto& entry : entries_) names.push_back(entry.name);
   return names;
+}
+
+void require_one_of(const std::string& flag, const std::string& value,
+                    const std::vector<std::string>& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
+  throw ConfigError(flag + (value.empty() ? " is missing" : " '" + value + "'") + ": expected " +
+                    join_capped(allowed) + did_you_mean(value, allowed));
 }
 
 }  // namespace clip_lora::cli

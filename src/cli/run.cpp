@@ -2,7 +2,6 @@
 
 #include <torch/version.h>
 
-#include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -14,14 +13,16 @@
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/core/version.hpp"
-#include "clip_lora/data/few_shot.hpp"
 #include "clip_lora/io/atomic_file.hpp"
+#include "clip_lora/io/json_text.hpp"
 #include "clip_lora/lora/adapter_file.hpp"
-#include "clip_lora/lora/summary.hpp"
-#include "clip_lora/model/checkpoint.hpp"
-#include "clip_lora/text/prompts.hpp"
 #include "clip_lora/train/evaluate.hpp"
-#include "clip_lora/train/trainer.hpp"
+#include "prediction_text.hpp"
+#include "run_adapter.hpp"
+#include "run_data.hpp"
+#include "run_prompts.hpp"
+#include "run_results.hpp"
+#include "run_training.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -30,21 +31,21 @@ namespace fs = std::filesystem;
 
 constexpr int kEvaluationBatch = 256;
 
-std::string images_per_second(std::int64_t images, const Stopwatch& stopwatch) {
-  return with_commas(std::llround(static_cast<double>(images) / stopwatch.seconds())) + " images/s";
-}
-
 /// One run, from the options to the saved results. Its steps are methods so that each phase reads on its own.
 class Run {
   // The public part below needs its deduced return type.
-  /// phase(), with its time filed under `name`.
+  /// phase(), with its time filed under `name`; an interruption says what was kept.
   template <typename Phase>
   auto timed(const std::string& name, const Phase& phase) {
     const Stopwatch stopwatch;
-    const auto result = phase();
-    seconds_[name] = stopwatch.seconds();
-    log_detail(name + " took " + duration(stopwatch.seconds()));
-    return result;
+    try {
+      auto result = phase();
+      seconds_[name] = stopwatch.seconds();
+      log_detail(name + " took " + duration(stopwatch.seconds()));
+      return result;
+    } catch (const Interrupted& interrupted) {
+      throw Interrupted(interrupted.signal_number(), interrupted.what() + what_was_kept());
+    }
   }
 
  public:
@@ -53,40 +54,63 @@ class Run {
         device_(parse_device(options_.compute.device)),
         dtype_(parse_precision(options_.compute.precision, device_)),
         model_(find_model()),
-        clip_(model_.loaded.clip) {}
+        clip_(model_.loaded.clip),
+        warnings_(model_.loaded.warnings) {}
 
   RunResult execute() {
     require_clip_vocabulary(model_);
-    load_data();
+    data_ = load_run_data(options_);
+    folder_ = options_.result_folder(data_.dataset.name);
     if (saving()) io::require_writable(folder_);
     print_header();
-    prompts_ =
-        train::class_prompts(text::Tokenizer(), dataset_.class_names, std::string(text::kDefaultTemplate),
-                             clip_->architecture().context_length);
-    const lora::Adapter adapter = starting_adapter();
+    for (const auto& warning : data_.warnings) warn(warning);
+    const StartingAdapter start = start_adapter(starting_path(), options_, model_, data_);
+    for (const auto& warning : start.warnings) warn(warning);
+    const lora::Adapter& adapter = start.adapter;
+    saved_format_ = start.saved_format;
+    templates_ = start.templates;
+    const auto prompts = text::class_prompts(class_names(), templates_);
     seconds_["load"] = stopwatch_.seconds();
 
     RunResult result;
     if (!options_.output.eval_only) {
-      result.zero_shot_accuracy = timed("zero_shot", [&] { return evaluate("zero-shot"); });
-      std::cout << "zero-shot  " << percent(*result.zero_shot_accuracy) << std::endl;
-      timed("training", [&] { return train(adapter); });
+      result.zero_shot = timed("zero_shot", [&] {
+        return metrics(
+            predict("zero-shot", data_.test,
+                    zero_shot_prompts(options_.prompts, data_.benchmark, class_names(), templates_)));
+      });
+      std::cout << "zero-shot  " << percent(result.zero_shot->accuracy()) << std::endl;
+      training_ = timed("training", [&] { return train(adapter, prompts); });
       save_adapter(adapter);
     }
-    result.accuracy = timed("evaluation", [&] {
+    const train::Predictions predictions = timed("evaluation", [&] {
       const lora::MergedScope merged(clip_, adapter);
-      return evaluate("evaluation");
+      return predict("evaluation", data_.test, prompts);
     });
-    print_accuracy(result);
+    result.adapted = metrics(predictions);
+    print_result(result);
+    if (options_.output.save_predictions) save_predictions(predictions);
     if (saving()) save_results(result);
     return result;
   }
 
  private:
+  static constexpr const char* kPredictionsFile = "predictions.csv";
+  static constexpr const char* kResultsFile = "results.json";
+
   bool saving() const { return !options_.output.save_path.empty() && !options_.output.eval_only; }
-  bool progress_enabled() const { return !options_.compute.quiet; }
-  /// Of what this run saves: the authors' format, unless it goes on from another one, which may say more than
-  /// theirs.
+  bool quiet() const { return options_.compute.quiet; }
+  const std::vector<std::string>& class_names() const { return data_.dataset.class_names; }
+  train::Metrics metrics(const train::Predictions& predictions) const {
+    return train::compute_metrics(predictions, static_cast<std::int64_t>(class_names().size()));
+  }
+
+  /// For the terminal and for results.json.
+  void warn(const std::string& warning) {
+    log_warning(warning);
+    warnings_.push_back(warning);
+  }
+
   fs::path saved_path(lora::AdapterFormat format) const {
     const char* ending = format == lora::AdapterFormat::kAuthors ? ".pt" : ".safetensors";
     return folder_ / (options_.output.filename + ending);
@@ -109,148 +133,111 @@ class Run {
     return fs::exists(path) ? path : saved_path(lora::AdapterFormat::kAuthors);
   }
 
-  lora::Adapter starting_adapter() {
-    const fs::path path = starting_path();
-    if (path.empty()) return {clip_, options_.lora};
-    lora::LoadedAdapter loaded = lora::load_adapter(path, clip_, model_.fingerprint);
-    require_agreement(loaded.adapter, path);
-    if (const auto warning = preprocessing_warning(model_, loaded, path)) {
-      log_warning(*warning);
-      model_.loaded.warnings.push_back(*warning);
-    }
-    const double dropout = options_.lora.dropout;
-    loaded.adapter.set_dropout(dropout);
-    options_.lora = options_of(loaded.adapter);
-    options_.lora.dropout = dropout;
-    if (loaded.format != lora::AdapterFormat::kAuthors) saved_format_ = lora::AdapterFormat::kSafetensors;
-    return loaded.adapter;
-  }
-
-  /// In the terms of the flags; where its blocks differ, what they have in common.
-  static lora::LoraOptions options_of(const lora::Adapter& adapter) {
-    return lora::summarise(adapter).options.value_or(adapter.options());
-  }
-
-  /// A saved adapter must be what all options say, one of --adapter only what those say that were written
-  /// out.
-  void require_agreement(const lora::Adapter& adapter, const fs::path& path) const {
-    if (options_.output.adapter.empty()) return lora::require_same_options(adapter, options_.lora, path);
-    lora::require_same_options(adapter, options_.lora, path, options_.given);
-  }
-
   lora::AdapterContext context() const {
-    return adapter_context(model_, dataset_.name, dataset_.class_names,
-                           {std::string(text::kDefaultTemplate)});
-  }
-
-  void load_data() {
-    folder_ = options_.result_folder();
-    dataset_ = data::load_dataset(options_.data.dataset, options_.data.root_path);
-    few_shot_ = data::sample_few_shot(dataset_, static_cast<int>(options_.data.shots), options_.data.seed);
-    if (!options_.output.eval_only) data::require_images(few_shot_.train, "few-shot training sample");
-    data::require_images(dataset_.test, "test split");
+    return adapter_context(model_, data_.dataset.name, class_names(), templates_);
   }
 
   void print_header() const {
-    if (options_.compute.quiet) return;
+    if (quiet()) return;
+    const auto count = [](std::size_t number) { return with_commas(static_cast<std::int64_t>(number)); };
+    const auto& shots = options_.data.shots;
     std::cout << "clip_lora " << kVersion << "   " << options_.model.backbone << " ("
               << options_.model.checkpoint << ")   " << describe_device(device_) << ", "
               << precision_name(dtype_) << "\n"
-              << dataset_.name << "   " << with_commas(static_cast<std::int64_t>(dataset_.class_names.size()))
-              << " classes   " << with_commas(static_cast<std::int64_t>(few_shot_.train.size()))
-              << " training images (" << options_.data.shots << " shots, seed " << options_.data.seed
-              << ")   " << with_commas(static_cast<std::int64_t>(dataset_.test.size())) << " test images"
-              << std::endl;
+              << printable(data_.dataset.name) << "   " << count(class_names().size()) << " classes   "
+              << count(data_.train.size()) << " training images ("
+              << (shots ? std::to_string(*shots) + " shots" : "all") << ", seed " << options_.data.seed
+              << ")   ";
+    if (!data_.val.empty()) std::cout << count(data_.val.size()) << " validation images   ";
+    std::cout << count(data_.test.size()) << " test images" << std::endl;
+    print_left_out();
     if (!options_.output.adapter.empty()) std::cout << "adapter    " << options_.output.adapter << std::endl;
   }
 
-  /// Test accuracy in percent of the model as it stands.
-  double evaluate(const std::string& label) {
-    const auto total = static_cast<std::int64_t>(dataset_.test.size());
-    ProgressBar bar(label, "images", total, progress_enabled());
-    data::EvaluationLoader loader(dataset_.test, model_.loaded.preprocessing, kEvaluationBatch);
-    const at::Tensor features = train::class_features(clip_, prompts_);
-    const Stopwatch stopwatch;
-    const auto show = [&](std::int64_t done) {
-      bar.update(done, [&] { return images_per_second(done, stopwatch); });
-    };
-    try {
-      return train::evaluate(clip_, features, loader, show).percent();
-    } catch (const Interrupted& interrupted) {
-      throw Interrupted(interrupted.signal_number(), interrupted.what() + what_was_kept());
+  void print_left_out() const {
+    std::vector<std::string> counts;
+    for (const auto& [split, missing] : data_.left_out) {
+      if (missing > 0) counts.push_back(with_commas(missing) + " of " + split);
     }
+    if (!counts.empty()) std::cout << "missing    images left out: " << join_capped(counts) << std::endl;
   }
 
-  std::int64_t train(const lora::Adapter& adapter) {
-    const std::int64_t iterations = options_.iterations();
-    log_detail(with_commas(adapter.parameter_count()) + " trainable parameters in " +
-               std::to_string(adapter.blocks().size()) + " blocks");
+  /// What the model as it stands says of `items`.
+  train::Predictions predict(const std::string& label, const std::vector<data::Item>& items,
+                             const text::ClassPrompts& prompts, bool progress_bar = true) {
+    ProgressBar bar(label, "images", static_cast<std::int64_t>(items.size()), progress_bar && !quiet());
+    data::EvaluationLoader loader(items, model_.loaded.preprocessing,
+                                  {.batch_size = kEvaluationBatch,
+                                   .workers = options_.images.worker_count(),
+                                   .cache_folder = options_.images.cache_folder});
+    const at::Tensor features = train::class_features(clip_, tokenizer_, prompts);
     const Stopwatch stopwatch;
-    std::int64_t images = 0;
-    double loss = 0.0;
-    {
-      engine::TrainingStep step(clip_, adapter, prompts_.to(device_), options_.training.optimiser,
-                                iterations);
-      data::TrainingLoader loader(few_shot_.train, model_.loaded.preprocessing,
-                                  static_cast<int>(options_.training.batch_size),
-                                  static_cast<std::uint64_t>(options_.data.seed));
-      ProgressBar bar("training", "iterations", iterations, progress_enabled());
-      const auto show = [&](const train::Progress& progress) {
-        images = progress.images;
-        if (progress.iteration == progress.total) loss = progress.loss();
-        bar.update(progress.iteration, [&] {
-          return "loss " + fixed(progress.loss(), 3) + "  lr " + scientific(progress.learning_rate) + "  " +
-                 images_per_second(images, stopwatch);
-        });
-      };
-      try {
-        train::train(step, loader, clip_, iterations, show);
-      } catch (const Interrupted& interrupted) {
-        throw Interrupted(interrupted.signal_number(), interrupted.what() + what_was_kept());
-      }
-    }
-    if (!options_.compute.quiet) {
-      std::cout << "training   " << with_commas(iterations) << " iterations   loss " << fixed(loss, 3)
-                << "   " << images_per_second(images, stopwatch) << "   " << duration(stopwatch.seconds())
-                << std::endl;
-    }
-    return images;
+    return train::evaluate(clip_, features, loader, [&](std::int64_t done) {
+      bar.update(done, [&] { return images_per_second(done, stopwatch.seconds()); });
+    });
+  }
+
+  TrainingReport train(const lora::Adapter& adapter, const text::ClassPrompts& prompts) {
+    const auto validation_accuracy = [&] {
+      return metrics(predict("validation", data_.val, prompts, /*progress_bar=*/false)).accuracy();
+    };
+    return train_adapter(options_, data_, model_.loaded, adapter, tokenizer_,
+                         training_prompts(options_.prompts, class_names(), templates_), validation_accuracy);
   }
 
   /// Saved before the final evaluation, so that an interruption there loses nothing. Older results of another
   /// adapter go, and so does one of the other format, which --eval_only might take for this one.
   void save_adapter(const lora::Adapter& adapter) {
     if (!saving()) return;
-    fs::remove(folder_ / "results.json");
+    fs::remove(folder_ / kResultsFile);
+    fs::remove(folder_ / kPredictionsFile);
     lora::save_adapter(adapter_path(), adapter, context(), saved_format_);
     const bool is_authors = saved_format_ == lora::AdapterFormat::kAuthors;
     fs::remove(saved_path(is_authors ? lora::AdapterFormat::kSafetensors : lora::AdapterFormat::kAuthors));
     adapter_saved_ = true;
-    io::write_atomically(folder_ / "config.json", settings().dump(2) + "\n");
+    io::write_atomically(folder_ / "config.json", io::json_text(settings(), 2) + "\n");
   }
 
-  void print_accuracy(const RunResult& result) const {
-    std::cout << "adapted    " << percent(result.accuracy);
-    if (result.zero_shot_accuracy) {
-      const double gain = result.accuracy - *result.zero_shot_accuracy;
+  void print_result(const RunResult& result) const {
+    std::cout << "adapted    " << percent(result.adapted.accuracy());
+    if (result.zero_shot) {
+      const double gain = result.adapted.accuracy() - result.zero_shot->accuracy();
       std::cout << "   (" << (gain < 0 ? "" : "+") << fixed(gain, 2) << ")";
     }
+    if (is_imbalanced(result.adapted)) std::cout << "   macro-F1 " << fixed(result.adapted.macro_f1(), 3);
     std::cout << std::endl;
+    if (quiet()) return;
+    for (const auto& line : mistakes(result.adapted, class_names())) std::cout << line << std::endl;
+  }
+
+  void save_predictions(const train::Predictions& predictions) const {
+    const fs::path file = folder_ / kPredictionsFile;
+    write_predictions(file, data_.test, predictions, class_names());
+    if (!saving() && !quiet()) std::cout << "saved      " << file.string() << std::endl;
   }
 
   void save_results(const RunResult& result) {
+    if (options_.training.eval_every > 0) seconds_["validation"] = training_.validation_seconds;
     seconds_["total"] = stopwatch_.seconds();
     nlohmann::ordered_json results;
-    results["zero_shot_accuracy"] = *result.zero_shot_accuracy;
-    results["accuracy"] = result.accuracy;
+    results["zero_shot_accuracy"] = result.zero_shot->accuracy();
+    results.update(overall_json(result.adapted));
+    results["zero_shot"] = overall_json(*result.zero_shot);
+    results["training"] = training_json(training_);
+    results["validation"] = validation_json(training_);
+    results["missing_images"] = data_.left_out;
     results["seconds"] = seconds_;
     results["versions"] = {{"clip_lora", kVersion}, {"libtorch", TORCH_VERSION}};
     results["device"] = describe_device(device_) + ", " + precision_name(dtype_);
     results["adapter"] = adapter_path().string();
-    results["warnings"] = model_.loaded.warnings;
+    results["warnings"] = warnings_;
     results["settings"] = settings();
-    io::write_atomically(folder_ / "results.json", results.dump(2) + "\n");
-    if (options_.compute.quiet) return;
+    results["templates"] = templates_;
+    results["class_names"] = class_names();
+    results["per_class"] = per_class_json(result.adapted, class_names());
+    results["confusion"] = confusion_json(result.adapted);
+    io::write_atomically(folder_ / kResultsFile, readable(results));
+    if (quiet()) return;
     const double megabytes = static_cast<double>(fs::file_size(adapter_path())) / 1e6;
     std::cout << "saved      " << folder_.string() << "/   " << adapter_path().filename().string() << " "
               << fixed(megabytes, 1) << " MB   " << duration(stopwatch_.seconds()) << " in all" << std::endl;
@@ -278,9 +265,11 @@ class Run {
   Model model_;
   model::Clip clip_;  // that of model_
   fs::path folder_;
-  data::Dataset dataset_;
-  data::FewShot few_shot_;
-  model::Prompts prompts_;
+  RunData data_;
+  text::Tokenizer tokenizer_;
+  std::vector<std::string> templates_;  // at least one, once the adapter is there
+  TrainingReport training_;
+  std::vector<std::string> warnings_;
   nlohmann::ordered_json seconds_;
   lora::AdapterFormat saved_format_ = lora::AdapterFormat::kAuthors;
   bool adapter_saved_ = false;

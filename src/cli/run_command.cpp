@@ -11,7 +11,8 @@ int run_command(const std::vector<std::string>& arguments) {
   RunOptions options;
   OptionTable table("clip_lora",
                     "Adapts CLIP to a classification task from a few labelled images per class (CLIP-LoRA).\n"
-                    "Other commands: clip_lora demo, clip_lora export, clip_lora inspect");
+                    "Other commands (each has --help):\n" +
+                        command_list());
   bind(table, options);
   if (!table.parse(arguments)) return 0;
   if (table.print_config()) {

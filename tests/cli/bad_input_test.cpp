@@ -39,15 +39,19 @@ TEST(Program, WithoutArgumentsPrintsHelp) {
   const Outcome outcome = run_program({});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.output, HasSubstr("--dataset"));
+  for (const char* command : {"datasets", "demo", "embed", "export", "inspect", "predict", "split"}) {
+    EXPECT_THAT(outcome.output, HasSubstr("clip_lora " + std::string(command) + " "));
+  }
   EXPECT_EQ(outcome.errors, "");
 }
 
 TEST(Program, OffersTheNearestCommandForAnUnknownOne) {
   const Outcome outcome = run_program({"dema"});
   EXPECT_EQ(outcome.exit_code, 2);
-  EXPECT_EQ(outcome.errors,
-            "clip_lora: unknown command 'dema': expected demo, export, inspect or flags (hint: did you mean "
-            "'demo'?)\n");
+  EXPECT_EQ(
+      outcome.errors,
+      "clip_lora: unknown command 'dema': expected datasets, demo, embed, export, inspect, predict, split or "
+      "flags (hint: did you mean 'demo'?)\n");
 }
 
 TEST(Program, OffersTheNearestFlagForAnUnknownOne) {

@@ -77,9 +77,24 @@ class Export : public ::testing::Test {
     return outcome.errors;
   }
 
+  /// The trained adapter as if `preprocessing` had been that of its training.
+  fs::path trained_with(const json& preprocessing) const {
+    fs::path file = task_ / "changed.safetensors";
+    run("safetensors", "", {{"--out", file.string()}, {"--force", ""}});
+    const io::Safetensors adapter = io::read_safetensors(file);
+    auto metadata = adapter.metadata;
+    json context = json::parse(metadata.at("context"));
+    context["preprocessing"].update(preprocessing);
+    metadata["context"] = context.dump();
+    io::write_safetensors(file, adapter.tensors, metadata);
+    return file;
+  }
+
   SmallTask task_;
   Outcome trained_;
 };
+
+json read_json(const fs::path& path) { return json::parse(read_bytes(path)); }
 
 TEST_F(Export, EveryAdapterFormatGivesTheSameMergedModel) {
   const std::string merged = fingerprint_of(done("openclip", "from_authors"));
@@ -187,7 +202,7 @@ TEST_F(Export, OnnxWithoutClassesIsRefused) {
   EXPECT_THAT(refusal(2, "onnx", "model.onnx", {{"--class_names", "missing.txt"}}), HasSubstr("missing.txt"));
   write_bytes(task_ / "empty.txt", "\n");
   EXPECT_THAT(refusal(2, "onnx", "model.onnx", {{"--class_names", (task_ / "empty.txt").string()}}),
-              HasSubstr("got none"));
+              HasSubstr("names no class"));
 }
 
 TEST_F(Export, WhatOpenAisFormatCannotSayIsRefused) {
@@ -228,15 +243,49 @@ TEST_F(Export, AnAdapterOfAnotherBackboneIsRefused) {
   EXPECT_THAT(errors, HasSubstr("another backbone of the same shapes"));
 }
 
-TEST_F(Export, AnAdapterOfAnotherPreprocessingIsWarnedOf) {
+TEST_F(Export, EveryFormatSaysTheAdaptersPreprocessing) {
+  const std::map<std::string, std::string> adapter = {
+      {"--adapter", trained_with({{"resize_mode", "squash"}, {"exif", true}}).string()}};
+  const json hugging_face = read_json(done("hf", "hf", adapter) / "preprocessor_config.json");
+  EXPECT_EQ(hugging_face["size"], json({{"height", 32}, {"width", 32}}));
+  const json open_clip = read_json(done("openclip", "openclip", adapter) / "open_clip_config.json");
+  EXPECT_EQ(open_clip["preprocess_cfg"]["resize_mode"], "squash");
+  for (const json& theirs : {hugging_face, open_clip["preprocess_cfg"]}) {
+    EXPECT_FALSE(theirs.contains("exif")) << theirs;
+  }
+  const fs::path onnx = done("onnx", "model.onnx", adapter);
+  const fs::path open_ai = done("openai", "model.pt", adapter);
+  for (const fs::path& ours : {out("hf") / "clip_lora.json", out("openclip") / "clip_lora.json",
+                               fs::path(onnx.string() + ".json"), fs::path(open_ai.string() + ".json")}) {
+    EXPECT_EQ(read_json(ours)["preprocessing"]["resize_mode"], "squash") << ours;
+    EXPECT_EQ(read_json(ours)["preprocessing"]["exif"], true) << ours;
+  }
+}
+
+TEST_F(Export, APreprocessingThatAFormatOrTheModelDoesNotHaveIsRefused) {
+  const std::string longest = trained_with({{"resize_mode", "longest"}}).string();
+  EXPECT_THAT(refusal(2, "hf", "a", {{"--adapter", longest}}), HasSubstr("resize_mode is longest"));
+  const std::string larger = trained_with({{"size", 48}}).string();
+  const std::string errors = refusal(4, "openclip", "a", {{"--adapter", larger}});
+  EXPECT_THAT(errors, HasSubstr(larger));
+  EXPECT_THAT(errors, HasSubstr("size is 48, expected the 32 pixels"));
+  const std::string broken = trained_with({{"size", 32}, {"std", 0}}).string();
+  EXPECT_THAT(refusal(4, "onnx", "a.onnx", {{"--adapter", broken}}), HasSubstr(broken));
+}
+
+TEST_F(Export, AnAdaptersPreprocessingCountsNotTheCheckpoints) {
   io::Safetensors file = io::read_safetensors(task_.checkpoint());
   json configuration = json::parse(file.metadata.at("clip_lora.configuration"));
   configuration["preprocess_cfg"]["resize_mode"] = "squash";
   file.metadata.at("clip_lora.configuration") = configuration.dump();
   io::write_safetensors(task_ / "squash.safetensors", file.tensors, file.metadata);
-  const Outcome outcome = run("hf", "a", {{"--checkpoint", (task_ / "squash.safetensors").string()}});
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.errors;
-  EXPECT_THAT(outcome.errors, HasSubstr("another preprocessing of images"));
+  const fs::path folder = done("hf", "a", {{"--checkpoint", (task_ / "squash.safetensors").string()}});
+  EXPECT_EQ(read_json(folder / "preprocessor_config.json")["size"], json({{"shortest_edge", 32}}));
+}
+
+TEST_F(Export, ABackboneThatIsWrittenOutMustBeTheCheckpointsEvenWhereItIsTheDefault) {
+  EXPECT_THAT(refusal(2, "hf", "a", {{"--backbone", "ViT-B/16"}}), HasSubstr("--backbone 'ViT-B/16'"));
+  done("hf", "a", {{"--backbone", "small"}});
 }
 
 TEST_F(Export, AFolderThatCannotBeWrittenIsNamed) {

@@ -4,8 +4,10 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "clip_lora/cli/embed.hpp"
 #include "clip_lora/cli/export.hpp"
 #include "clip_lora/cli/option_table.hpp"
+#include "clip_lora/cli/predict.hpp"
 #include "clip_lora/cli/run_options.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "support/files.hpp"
@@ -60,6 +62,20 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"root_path", "elsewhere"},
                            {"shots", 3},
                            {"seed", -7},
+                           {"test_fraction", 0.25},
+                           {"val_fraction", 0.125},
+                           {"split_seed", 9},
+                           {"class_names", "names.json"},
+                           {"allow_missing", true},
+                           {"template", {"a bad photo of a {}.", "a {}."}},
+                           {"templates", "templates.txt"},
+                           {"train_templates", "all"},
+                           {"zero_shot_templates", "dataset"},
+                           {"exif", "apply"},
+                           {"resize_mode", "squash"},
+                           {"image_memory", 1.5},
+                           {"workers", 3},
+                           {"cache_dir", "cache"},
                            {"backbone", "ViT-L/14"},
                            {"checkpoint", "b.safetensors"},
                            {"activation", "gelu"},
@@ -71,23 +87,27 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"dropout_rate", 0.125},
                            {"lr", 0.25},
                            {"n_iters", 11},
+                           {"epochs", 6},
                            {"batch_size", 5},
+                           {"class_weights", "balanced"},
+                           {"eval_every", 10},
+                           {"select", "best"},
                            {"adapter", "a.pt"},
                            {"save_path", "out"},
                            {"filename", "adapter"},
                            {"eval_only", true},
+                           {"save_predictions", true},
                            {"device", "cuda:1"},
                            {"precision", "bf16"},
                            {"verbose", true},
                            {"quiet", true}};
 
-/// The flag and its words on a command line.
+/// The flag and its word on a command line, for an array once for each word.
 std::vector<std::string> as_arguments(const std::string& key, const json& value) {
-  std::vector<std::string> words = {"--" + key};
-  if (value.is_array()) {
-    for (const auto& word : value) words.push_back(word);
-  } else if (!value.is_boolean()) {
-    words.push_back(value.is_string() ? value.get<std::string>() : value.dump());
+  std::vector<std::string> words;
+  for (const auto& word : value.is_array() ? value : json::array({value})) {
+    words.push_back("--" + key);
+    if (!word.is_boolean()) words.push_back(word.is_string() ? word.get<std::string>() : word.dump());
   }
   return words;
 }
@@ -106,6 +126,20 @@ void expect_in_fields(const RunOptions& options) {
   EXPECT_EQ(options.data.root_path, "elsewhere");
   EXPECT_EQ(options.data.shots, 3);
   EXPECT_EQ(options.data.seed, -7);
+  EXPECT_EQ(options.data.split.test_fraction, 0.25);
+  EXPECT_EQ(options.data.split.val_fraction, 0.125);
+  EXPECT_EQ(options.data.split.seed, 9);
+  EXPECT_EQ(options.data.class_names, "names.json");
+  EXPECT_TRUE(options.data.allow_missing);
+  EXPECT_THAT(options.prompts.templates, ElementsAre("a bad photo of a {}.", "a {}."));
+  EXPECT_EQ(options.prompts.templates_file, "templates.txt");
+  EXPECT_EQ(options.prompts.train_templates, "all");
+  EXPECT_EQ(options.prompts.zero_shot_templates, "dataset");
+  EXPECT_EQ(options.images.exif, "apply");
+  EXPECT_EQ(options.images.resize_mode, "squash");
+  EXPECT_EQ(options.images.memory_gib, 1.5);
+  EXPECT_EQ(options.images.workers, 3);
+  EXPECT_EQ(options.images.cache_folder, "cache");
   EXPECT_EQ(options.model.backbone, "ViT-L/14");
   EXPECT_EQ(options.model.checkpoint, "b.safetensors");
   EXPECT_EQ(options.model.activation, "gelu");
@@ -117,11 +151,16 @@ void expect_in_fields(const RunOptions& options) {
   EXPECT_EQ(options.lora.dropout, 0.125);
   EXPECT_EQ(options.training.optimiser.learning_rate, 0.25);
   EXPECT_EQ(options.training.iterations_per_shot, 11);
+  EXPECT_EQ(options.training.epochs, 6);
   EXPECT_EQ(options.training.batch_size, 5);
+  EXPECT_EQ(options.training.class_weights, "balanced");
+  EXPECT_EQ(options.training.eval_every, 10);
+  EXPECT_EQ(options.training.select, "best");
   EXPECT_EQ(options.output.adapter, "a.pt");
   EXPECT_EQ(options.output.save_path, "out");
   EXPECT_EQ(options.output.filename, "adapter");
   EXPECT_TRUE(options.output.eval_only);
+  EXPECT_TRUE(options.output.save_predictions);
   EXPECT_EQ(options.compute.device, "cuda:1");
   EXPECT_EQ(options.compute.precision, "bf16");
   EXPECT_TRUE(options.compute.verbose);
@@ -171,6 +210,35 @@ TEST(RunOptions, TheTableKnowsWhatWasWrittenOut) {
   EXPECT_THAT(table.given(), ElementsAre("alpha", "r", "shots"));
 }
 
+TEST(RunOptions, ShotsAndEpochsAreNumbersOrAWord) {
+  for (const auto& options :
+       {parsed({"--shots", "all", "--epochs", "auto"}),
+        parsed({"--config", ConfigFile(json{{"shots", "all"}, {"epochs", "auto"}}).path()})}) {
+    EXPECT_FALSE(options.data.shots);
+    EXPECT_FALSE(options.training.epochs);
+    EXPECT_EQ(as_json(options)["shots"], "all");
+    EXPECT_EQ(as_json(options)["epochs"], "auto");
+  }
+  EXPECT_EQ(parse_error({"--shots", "some"}), "--shots 'some': expected an integer or 'all'");
+}
+
+TEST(RunOptions, ListsMayBeRepeated) {
+  EXPECT_THAT(lora::projection_names(parsed({"--params", "q", "k", "--params", "o"}).lora.projections),
+              ElementsAre("q", "k", "o"));
+}
+
+TEST(RunOptions, WithAllShotsEpochsSetTheLength) {
+  RunOptions options;
+  options.data.shots.reset();
+  EXPECT_EQ(options.iterations(320), 20 * 10) << "20 epochs of batches of 32";
+  EXPECT_EQ(options.iterations(321), 20 * 11) << "the last batch of an epoch may be smaller";
+  options.training.epochs = 3;
+  EXPECT_EQ(options.iterations(1), 3);
+  EXPECT_THAT(message_of<ConfigError>([&] { options.iterations(std::int64_t{1} << 50); }),
+              HasSubstr("--epochs 3"));
+  EXPECT_EQ(RunOptions{}.iterations(160), 500 * 16) << "otherwise the shots do";
+}
+
 TEST(RunOptions, UnknownFlagsAndWordsAreRefused) {
   EXPECT_EQ(parse_error({"--bach_size", "4"}),
             "unknown flag '--bach_size' (hint: did you mean '--batch_size'?)");
@@ -200,8 +268,10 @@ TEST(RunOptions, JsonValuesOfAnotherTypeAreRefusedByKey) {
   for (const char* text :
        {R"({"shots": "4"})", R"({"shots": 4.5})", R"({"shots": true})", R"({"shots": null})",
         R"({"shots": 18446744073709551615})", R"({"shots": 1e30})"}) {
-    EXPECT_THAT(config_error(text), HasSubstr("key 'shots': expected a value of type INTEGER, got")) << text;
+    EXPECT_THAT(config_error(text), HasSubstr("key 'shots': expected an integer or 'all', got")) << text;
   }
+  EXPECT_THAT(config_error(R"({"seed": "4"})"), HasSubstr("key 'seed': expected a value of type INTEGER"));
+  EXPECT_THAT(config_error(R"({"template": 3})"), HasSubstr("expected an array of strings"));
   EXPECT_THAT(config_error(R"({"lr": "1e-3"})"), HasSubstr("key 'lr': expected a value of type NUMBER"));
   EXPECT_THAT(config_error(R"({"dataset": 3})"), HasSubstr("key 'dataset': expected a value of type TEXT"));
   EXPECT_THAT(config_error(R"({"eval_only": 1})"), HasSubstr("key 'eval_only': expected true or false"));
@@ -239,7 +309,7 @@ std::string complaint(const std::function<void(RunOptions&)>& spoil) {
 
 TEST(RunOptions, ValidationNamesTheFlagTheValueAndWhatIsAllowed) {
   EXPECT_NO_THROW(valid_options().validate());
-  EXPECT_EQ(complaint([](RunOptions& o) { o.data.shots = 0; }), "--shots 0: expected at least 1");
+  EXPECT_EQ(complaint([](RunOptions& o) { o.data.shots = 0; }), "--shots 0: expected at least 1, or 'all'");
   EXPECT_EQ(complaint([](RunOptions& o) { o.training.batch_size = 0; }),
             "--batch_size 0: expected at least 1");
   EXPECT_EQ(complaint([](RunOptions& o) { o.training.iterations_per_shot = 0; }),
@@ -261,6 +331,67 @@ TEST(RunOptions, ValidationNamesTheFlagTheValueAndWhatIsAllowed) {
             "--verbose and --quiet exclude each other");
 }
 
+TEST(RunOptions, ValidationRefusesWordsThatAreNoChoiceWithTheNearestOne) {
+  EXPECT_EQ(complaint([](RunOptions& o) { o.images.exif = "aply"; }),
+            "--exif 'aply': expected auto, apply, ignore (hint: did you mean 'apply'?)");
+  EXPECT_THAT(complaint([](RunOptions& o) { o.images.resize_mode = "squish"; }),
+              HasSubstr("did you mean 'squash'"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.prompts.train_templates = "al"; }),
+              HasSubstr("--train_templates 'al'"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.training.class_weights = "balance"; }),
+              HasSubstr("did you mean 'balanced'"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.training.select = "first"; }), HasSubstr("--select 'first'"));
+}
+
+TEST(RunOptions, ValidationRefusesNumbersOutOfRange) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(complaint([](RunOptions& o) { o.images.memory_gib = -1; }), HasSubstr("--image_memory -1"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.images.memory_gib = kNan; }), HasSubstr("--image_memory nan"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.images.workers = -1; }), HasSubstr("--workers -1"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.training.eval_every = -1; }), HasSubstr("--eval_every -1"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.data.split.test_fraction = 1.5; }),
+              HasSubstr("--test_fraction"));
+  EXPECT_THAT(complaint([](RunOptions& o) {
+                o.data.shots.reset();
+                o.training.epochs = 0;
+              }),
+              HasSubstr("--epochs 0"));
+}
+
+TEST(RunOptions, ValidationRefusesOptionsThatDoNotGoTogether) {
+  EXPECT_THAT(complaint([](RunOptions& o) { o.training.epochs = 20; }),
+              HasSubstr("--epochs 20 is for --shots all"));
+  EXPECT_THAT(complaint([](RunOptions& o) {
+                o.data.shots.reset();
+                o.training.iterations_per_shot = 7;
+              }),
+              HasSubstr("--n_iters 7"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.training.select = "best"; }),
+              HasSubstr("--select best needs --eval_every"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.output.save_predictions = true; }),
+              HasSubstr("--save_predictions needs --save_path"));
+  EXPECT_EQ(complaint([](RunOptions& o) {
+              o.prompts.templates = {"a {}."};
+              o.prompts.templates_file = "templates.txt";
+            }),
+            "--template and --templates exclude each other");
+  EXPECT_THAT(complaint([](RunOptions& o) { o.prompts.templates = {"a photo"}; }), HasSubstr("'a photo'"));
+  EXPECT_THAT(complaint([](RunOptions& o) {
+                o.data.dataset = "photos/";
+                o.prompts.zero_shot_templates = "dataset";
+              }),
+              HasSubstr("--zero_shot_templates dataset: own data have no customary templates"));
+}
+
+TEST(RunOptions, ValidationRefusesForABenchmarkWhatIsForOwnData) {
+  EXPECT_THAT(complaint([](RunOptions& o) { o.data.class_names = "names.txt"; }),
+              HasSubstr("--class_names: 'eurosat' has class names of its own"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.data.split.test_fraction = 0.5; }),
+              HasSubstr("--test_fraction"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.data.split.val_fraction = 0.1; }), HasSubstr("--val_fraction"));
+  EXPECT_THAT(complaint([](RunOptions& o) { o.data.split.seed = 2; }), HasSubstr("--split_seed"));
+}
+
 TEST(RunOptions, ValidationRefusesWhatIsNoFiniteNumberOrTooMany) {
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
   EXPECT_THAT(complaint([](RunOptions& o) { o.training.optimiser.learning_rate = kNan; }), HasSubstr("--lr"));
@@ -274,9 +405,10 @@ TEST(RunOptions, ResultsAreFiledByBackboneDatasetShotsAndSeed) {
   RunOptions options = valid_options();
   options.output.save_path = "out";
   options.data.shots = 4;
-  EXPECT_EQ(options.result_folder(), "out/vitb16/eurosat/4shots/seed1");
+  EXPECT_EQ(options.result_folder("eurosat"), "out/vitb16/eurosat/4shots/seed1");
   options.model.backbone = "ViT-L/14@336px";
-  EXPECT_EQ(options.result_folder(), "out/vitl14@336px/eurosat/4shots/seed1");
+  options.data.shots.reset();
+  EXPECT_EQ(options.result_folder("photos"), "out/vitl14@336px/photos/allshots/seed1");
 }
 
 TEST(Readme, NamesEveryFlag) {
@@ -291,6 +423,19 @@ TEST(Readme, NamesEveryFlagOfExport) {
   cli::bind(table, options);
   const auto flags = table.to_json();
   for (const auto& [key, value] : flags.items()) EXPECT_THAT(readme, HasSubstr("`--" + key));
+}
+
+TEST(Readme, NamesEveryFlagOfPredictAndEmbed) {
+  const std::string readme = read_bytes(CLIP_LORA_SOURCE_DIR "/README.md");
+  cli::PredictOptions predict;
+  cli::EmbedOptions embed;
+  OptionTable table("clip_lora", "");
+  cli::bind(table, predict);
+  OptionTable embed_table("clip_lora embed", "");
+  cli::bind(embed_table, embed);
+  for (const auto& flags : {table.to_json(), embed_table.to_json()}) {
+    for (const auto& [key, value] : flags.items()) EXPECT_THAT(readme, HasSubstr("`--" + key + "`"));
+  }
 }
 
 TEST(Configs, EveryShippedFileLoadsAndIsValid) {

@@ -21,6 +21,24 @@ int export_command(const std::vector<std::string>& arguments);
 /// CheckpointError.
 int inspect_command(const std::vector<std::string>& arguments);
 
+/// `clip_lora datasets`: says which benchmarks are below a folder, and what is missing. Returns 0, or 3 if an
+/// image is missing or broken; throws ConfigError, DataError.
+int datasets_command(const std::vector<std::string>& arguments);
+
+/// `clip_lora split DIR --out FILE`: writes a split of class folders. Returns 0; throws ConfigError,
+/// DataError.
+int split_command(const std::vector<std::string>& arguments);
+
+/// `clip_lora predict IMAGES… --adapter A`: classifies pictures. Returns 0, or 3 if pictures had to be
+/// skipped; throws ConfigError, DataError, CheckpointError, Interrupted.
+int predict_command(const std::vector<std::string>& arguments);
+
+/// `clip_lora embed IMAGES…`: writes image features. Returns and throws as predict_command.
+int embed_command(const std::vector<std::string>& arguments);
+
+/// The commands with a name of their own, one line each, for the help text.
+std::string command_list();
+
 /// Runs the command that `arguments` (without the program's name) name, run_command where they begin with a
 /// flag. Errors are printed to the standard error stream. Returns the exit code: 0; 2 usage; 3 data; 4
 /// checkpoint or adapter; 1 other; 128 + n on signal n.

@@ -22,6 +22,12 @@ std::string percent(double value);
 /// 75.2 → "1 min 15 s", 12.34 → "12.3 s".
 std::string duration(double seconds);
 
+/// 5320 images in one second → "5,320 images/s".
+std::string images_per_second(std::int64_t images, double seconds);
+
+/// `text` for a terminal: control characters become '?'.
+std::string printable(const std::string& text);
+
 /// Seconds since it was made.
 class Stopwatch {
  public:
@@ -33,8 +39,8 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// A bar that is redrawn on the standard error stream where that is a terminal, and a plain line every few seconds
-/// elsewhere. The bar disappears when the object goes.
+/// A bar that is redrawn on the standard error stream where that is a terminal, and a plain line every few
+/// seconds elsewhere. The bar disappears when the object goes.
 class ProgressBar {
  public:
   /// `enabled` false: draws nothing.
@@ -45,6 +51,8 @@ class ProgressBar {
 
   /// `done` of the total are done. `detail` is called only if something is drawn now.
   void update(std::int64_t done, const std::function<std::string()>& detail);
+  /// Takes the bar off the terminal until the next update, for a line of output.
+  void clear();
 
  private:
   void draw(std::int64_t done, const std::string& detail);

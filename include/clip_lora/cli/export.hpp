@@ -15,7 +15,7 @@ struct ExportOptions {
   std::string to;              ///< authors, peft, safetensors, hf, openai, openclip or onnx
   std::string out;             ///< the file or folder to write
   std::string dtype = "fp32";  ///< of the stored weights: fp32, fp16 or bf16
-  std::string class_names;     ///< file of one class name per line, for onnx; empty: the adapter's
+  std::string class_names;     ///< file of class names, for onnx; empty: the adapter's
   bool onnx_towers = false;    ///< with onnx: both towers too
   bool force = false;          ///< replace what is there
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,9 +14,10 @@ class OptionTable;
 /// Which CLIP.
 struct ModelOptions {
   std::string backbone =
-      "ViT-B/16";          ///< the name that results are filed under; must agree with the checkpoint
-  std::string checkpoint;  ///< a file or folder; empty: found by the backbone's name
-  std::string activation;  ///< of the MLPs: quick_gelu or gelu; empty: what the checkpoint says
+      "ViT-B/16";               ///< the name that results are filed under; must agree with the checkpoint
+  bool backbone_given = false;  ///< by a flag or a configuration; else a checkpoint may be any backbone
+  std::string checkpoint;       ///< a file or folder; empty: found by the backbone's name
+  std::string activation;       ///< of the MLPs: quick_gelu or gelu; empty: what the checkpoint says
 
   /// Throws ConfigError naming the flag, its value and what is allowed.
   void validate() const;
@@ -45,8 +45,8 @@ std::string backbone_name(const std::filesystem::path& checkpoint,
 /// Whether its tokens can be those of CLIP's tokenizer, the one there is here.
 bool has_clip_vocabulary(const Model& model);
 
-/// Throws CheckpointError if not, or if the checkpoint is a folder with files of another tokenizer: prompts would be other
-/// words to it.
+/// Throws CheckpointError if not, or if the checkpoint is a folder with files of another tokenizer: prompts
+/// would be other words to it.
 void require_clip_vocabulary(const Model& model);
 
 /// What an adapter of `model` is for: `class_names` of the data set `dataset`, in prompts of `templates`.
@@ -54,8 +54,9 @@ lora::AdapterContext adapter_context(const Model& model, const std::string& data
                                      const std::vector<std::string>& class_names,
                                      const std::vector<std::string>& templates);
 
-/// What to warn of if the adapter `source` was trained with another preprocessing of images than the model's.
-std::optional<std::string> preprocessing_warning(const Model& model, const lora::LoadedAdapter& adapter,
-                                                 const std::filesystem::path& source);
+/// Has `model` prepare images as the adapter of the file `source` was trained to see them, as far as its
+/// context says so. Throws CheckpointError naming `source` if what it says cannot be read, or makes images of
+/// another size than the model takes.
+void use_preprocessing(Model& model, const lora::LoadedAdapter& adapter, const std::filesystem::path& source);
 
 }  // namespace clip_lora::cli

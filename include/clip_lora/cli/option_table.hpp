@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -31,13 +32,22 @@ class OptionTable {
   void add(const std::string& name, std::int64_t& field, const std::string& help);
   void add(const std::string& name, double& field, const std::string& help);
   void add(const std::string& name, bool& field, const std::string& help);
+  /// An integer, or `word` for nothing; in JSON a number or that word.
+  void add(const std::string& name, std::optional<std::int64_t>& field, const std::string& word,
+           const std::string& help);
   /// A field that is written as one or more words: `read` takes the words, `write` gives them back. `read`
   /// may throw ConfigError. A `list` takes several words on the command line and an array in JSON.
   void add(const std::string& name, const std::function<void(const std::vector<std::string>&)>& read,
            const std::function<std::vector<std::string>()>& write, bool list, const std::string& help);
 
+  /// A flag that takes one word and may be given several times, so that words after it are arguments; in JSON
+  /// an array of strings, or one.
+  void add_repeated(const std::string& name, std::vector<std::string>& field, const std::string& help);
+
   /// The word without a flag that the command wants, e.g. PATH; no JSON key.
   void add_argument(const std::string& name, std::string& field, const std::string& help);
+  /// The words without a flag, at least one, e.g. IMAGES; no JSON key.
+  void add_arguments(const std::string& name, std::vector<std::string>& field, const std::string& help);
 
   /// Reads the command line. False if help was asked for and has been printed. `--config FILE` is read before
   /// the flags take effect. Throws ConfigError for unknown flags and keys (the nearest is offered) and for
@@ -75,5 +85,9 @@ class OptionTable {
   std::set<std::string> given_;
   bool print_config_ = false;
 };
+
+/// Throws ConfigError if `value` of `flag` is none of the words that are `allowed`; the nearest is offered.
+void require_one_of(const std::string& flag, const std::string& value,
+                    const std::vector<std::string>& allowed);
 
 }  // namespace clip_lora::cli

@@ -2,11 +2,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "clip_lora/cli/load_model.hpp"
+#include "clip_lora/data/own_dataset.hpp"
 #include "clip_lora/engine/optimiser.hpp"
+#include "clip_lora/image/preprocess.hpp"
 #include "clip_lora/lora/options.hpp"
 
 namespace clip_lora::cli {
@@ -15,19 +19,51 @@ class OptionTable;
 
 /// Which pictures.
 struct DataOptions {
-  std::string dataset;          ///< a name of data::dataset_names()
-  std::string root_path = ".";  ///< the folder that holds the data sets' folders
-  std::int64_t shots = 16;      ///< training images per class, at least 1
-  std::int64_t seed = 1;        ///< of the few-shot sample and everything drawn in training
+  std::string dataset;                     ///< a benchmark's name, or own data: a folder, a .csv or a .json
+  std::string root_path = ".";             ///< the folder that holds the benchmarks' folders
+  std::optional<std::int64_t> shots = 16;  ///< training images per class, at least 1; nothing: all of them
+  std::int64_t seed = 1;                   ///< of the few-shot sample and everything drawn in training
+  data::SplitOptions split;                ///< of own data that have no split
+  std::string class_names;                 ///< file, own data only; empty: the data's own names
+  bool allow_missing = false;              ///< go on without images that are not there
 
   void validate() const;
+};
+
+/// What the classes are called in.
+struct PromptOptions {
+  std::vector<std::string> templates;     ///< empty: the adapter's, or text::kDefaultTemplate
+  std::string templates_file;             ///< the same as a file
+  std::string train_templates = "first";  ///< in training: "first" or "all"
+  std::string zero_shot_templates =
+      "plain";  ///< "plain" (the run's), "dataset" (its customary ones) or a file
+
+  void validate() const;
+};
+
+/// How pictures become the tower's input, and what that may take.
+struct ImageOptions {
+  std::string exif = "auto";  ///< "apply", "ignore", or "auto": the adapter's, or applied to own data only
+  std::string resize_mode;    ///< see image::ResizeMode; empty: the adapter's or the checkpoint's
+  double memory_gib = 0.0;    ///< of decoded training images; 0: what is free decides
+  std::int64_t workers = 0;   ///< threads that decode; 0: one per hardware thread
+  std::string cache_folder;   ///< of decoded evaluation views; empty: none
+
+  void validate() const;
+  int worker_count() const;  ///< workers, with 0 replaced
+  /// Puts in what was asked for, and leaves the rest.
+  void apply_to(image::Preprocessing& preprocessing) const;
 };
 
 /// How long and on how much at a time.
 struct TrainingOptions {
   std::int64_t iterations_per_shot = 500;  ///< iterations in all: this · shots
+  std::optional<std::int64_t> epochs;      ///< with all shots: passes over the images; nothing: 20
   std::int64_t batch_size = 32;            ///< images per iteration
   engine::OptimiserOptions optimiser;
+  std::string class_weights = "none";  ///< of the loss: "none" or "balanced"
+  std::int64_t eval_every = 0;         ///< iterations between two looks at the validation split; 0: none
+  std::string select = "last";  ///< the adapter that is kept: "last", or "best" on the validation split
 
   void validate() const;
 };
@@ -38,6 +74,7 @@ struct OutputOptions {
   std::string save_path;  ///< empty: results are printed only
   std::string filename = "lora_weights";  ///< of the adapter, without `.pt`
   bool eval_only = false;                 ///< evaluate `adapter`, or the saved one, instead of training
+  bool save_predictions = false;  ///< what the adapted model says of each test image, as predictions.csv
 
   void validate() const;
 };
@@ -55,6 +92,8 @@ struct ComputeOptions {
 /// Everything that `clip_lora --dataset …` can be told.
 struct RunOptions {
   DataOptions data;
+  PromptOptions prompts;
+  ImageOptions images;
   ModelOptions model;
   lora::LoraOptions lora;
   TrainingOptions training;
@@ -66,10 +105,13 @@ struct RunOptions {
   /// Throws ConfigError naming the flag, its value and what is allowed.
   void validate() const;
 
-  std::int64_t iterations() const { return training.iterations_per_shot * data.shots; }
-  /// `<save_path>/<backbone>/<dataset>/<shots>shots/seed<seed>`, the backbone lower-cased and without `/` and
-  /// `-`.
-  std::filesystem::path result_folder() const;
+  /// Passes over the training images; with all shots only.
+  std::int64_t epochs() const;
+  /// Iterations in all on `training_images` images per epoch. Throws ConfigError for too many.
+  std::int64_t iterations(std::int64_t training_images) const;
+  /// `<save_path>/<backbone>/<dataset>/<shots>shots/seed<seed>` (all of them: `allshots`), the backbone
+  /// lower-cased and without `/` and `-`. `dataset`: data::Dataset::name.
+  std::filesystem::path result_folder(const std::string& dataset) const;
 };
 
 /// Binds every field to its flag and its JSON key.

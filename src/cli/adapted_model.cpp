@@ -1,0 +1,81 @@
+#include "adapted_model.hpp"
+
+#include <filesystem>
+#include <system_error>
+
+#include "clip_lora/cli/console.hpp"
+#include "clip_lora/core/device.hpp"
+#include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/version.hpp"
+#include "clip_lora/lora/adapter_description.hpp"
+
+namespace clip_lora::cli {
+namespace {
+
+/// The backbone that an adapter was trained on; "" if its file does not say so.
+std::string backbone_of(const std::filesystem::path& adapter) {
+  const auto description = lora::describe_adapter_file(adapter);
+  if (!description || !description->context.is_object()) return "";
+  const auto backbone = description->context.find("backbone");
+  return backbone != description->context.end() && backbone->is_string() ? backbone->get<std::string>() : "";
+}
+
+/// The options of the model, with the adapter's backbone where they name none.
+ModelOptions model_options(const PictureOptions& options) {
+  ModelOptions model = options.model;
+  if (options.adapter.empty()) return model;
+  std::error_code ignored;
+  if (!std::filesystem::exists(options.adapter, ignored)) {
+    throw CheckpointError("adapter '" + options.adapter + "': there is no such file or folder");
+  }
+  if (model.backbone_given || !model.checkpoint.empty()) return model;
+  const std::string backbone = backbone_of(options.adapter);
+  if (backbone.empty()) return model;
+  const bool is_repository = backbone.find('/') != std::string::npos;
+  if (!is_repository && !model::published_architecture(backbone)) {
+    throw ConfigError("adapter '" + options.adapter + "' is for the model '" + backbone +
+                      "', which is no published one: --checkpoint must say where it is");
+  }
+  model.backbone = backbone;
+  return model;
+}
+
+}  // namespace
+
+AdaptedModel::AdaptedModel(const PictureOptions& options)
+    : adapter_path_(options.adapter),
+      device_(parse_device(options.compute.device)),
+      dtype_(parse_precision(options.compute.precision, device_)),
+      model_(load_model(model_options(options))) {
+  clip()->to(device_, dtype_);
+  if (!adapter_path_.empty()) {
+    const lora::LoadedAdapter adapter = lora::load_adapter(adapter_path_, clip(), model_.fingerprint);
+    use_preprocessing(model_, adapter, adapter_path_);
+    context_ = adapter.context;
+    merged_.emplace(clip(), adapter.adapter);
+  }
+  choose_preprocessing(options);
+}
+
+void AdaptedModel::choose_preprocessing(const PictureOptions& options) {
+  image::Preprocessing& preprocessing = model_.loaded.preprocessing;
+  const bool adapter_says = context_ && !context_->preprocessing.is_null();
+  if (options.exif == "apply" || (options.exif == "auto" && !adapter_says))
+    preprocessing.orientation = image::Orientation::kApplyExif;
+  if (options.exif == "ignore") preprocessing.orientation = image::Orientation::kIgnoreExif;
+  if (!options.resize_mode.empty()) preprocessing.resize_mode = image::parse_resize_mode(options.resize_mode);
+}
+
+void AdaptedModel::print_header(std::ostream& stream) const {
+  stream << "clip_lora " << kVersion << "   " << model_.backbone << " (" << model_.path.string() << ")   "
+         << describe_device(device_) << ", " << precision_name(dtype_) << "\n";
+  if (adapter_path_.empty()) return;
+  stream << "adapter    " << adapter_path_;
+  if (context_) {
+    stream << "   " << with_commas(static_cast<std::int64_t>(context_->class_names.size())) << " classes of "
+           << context_->dataset;
+  }
+  stream << std::endl;
+}
+
+}  // namespace clip_lora::cli

@@ -1,0 +1,106 @@
+#include "run_data.hpp"
+
+#include <algorithm>
+#include <set>
+#include <unordered_set>
+
+#include "clip_lora/cli/console.hpp"
+#include "clip_lora/core/errors.hpp"
+#include "clip_lora/data/few_shot.hpp"
+#include "clip_lora/data/own_dataset.hpp"
+
+namespace clip_lora::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Where a split is kept that own data have not got themselves; empty without --save_path.
+fs::path saved_split(const RunOptions& options) {
+  if (options.output.save_path.empty()) return {};
+  return fs::path(options.output.save_path) / (data::own_dataset_name(options.data.dataset) + "_split.json");
+}
+
+void find_dataset(RunData& found, const RunOptions& options) {
+  const DataOptions& asked = options.data;
+  found.benchmark = data::find_benchmark(asked.dataset);
+  if (found.benchmark == nullptr && data::is_own_dataset(asked.dataset)) {
+    found.dataset =
+        data::load_own_dataset(asked.dataset, {asked.split, asked.class_names, saved_split(options)});
+  } else if (found.benchmark == nullptr && asked.dataset.find('/') != std::string::npos) {
+    throw ConfigError("--dataset '" + asked.dataset + "': there is no such folder, .csv or .json file");
+  } else {
+    found.dataset = data::load_benchmark(asked.dataset, asked.root_path);
+  }
+  found.warnings = found.dataset.warnings;
+}
+
+void sample(RunData& found, const DataOptions& asked) {
+  if (!asked.shots) {
+    found.train = std::move(found.dataset.train);
+    found.val = std::move(found.dataset.val);
+    return;
+  }
+  data::FewShot few_shot = data::sample_few_shot(found.dataset, static_cast<int>(*asked.shots), asked.seed);
+  found.train = std::move(few_shot.train);
+  found.val = std::move(few_shot.val);
+  const auto& short_classes = few_shot.short_classes;
+  if (short_classes.empty()) return;
+  found.warnings.push_back(
+      with_commas(static_cast<std::int64_t>(short_classes.size())) +
+      (short_classes.size() == 1 ? " class has" : " classes have") + " fewer than " +
+      std::to_string(*asked.shots) +
+      " training images, so that some are drawn more than once: " + join_capped(short_classes));
+}
+
+/// Leaves those of `items` that are there. Throws DataError if any is missing and that is not allowed, or if
+/// all are.
+void settle_missing(RunData& found, std::vector<data::Item>& items, const std::string& split,
+                    const std::string& what, bool allowed) {
+  found.left_out[split] = 0;
+  if (!allowed) return data::require_images(items, what);
+  std::unordered_set<std::string> missing;
+  for (const auto& item : data::missing_images(items)) missing.insert(item.image);
+  if (missing.empty()) return;
+  const std::string first = items.front().image;
+  const auto left_out = std::erase_if(items, [&](const auto& item) { return missing.contains(item.image); });
+  if (items.empty()) throw DataError(what + ": all of its images are missing, the first is '" + first + "'");
+  found.left_out[split] = static_cast<std::int64_t>(left_out);
+}
+
+/// --allow_missing may take every training image of a class.
+void warn_of_untrained_classes(RunData& found) {
+  const auto left_out = found.left_out.find("train");
+  if (left_out == found.left_out.end() || left_out->second == 0) return;
+  std::set<int> trained;
+  for (const auto& item : found.train) trained.insert(item.label);
+  std::vector<std::string> untrained;
+  for (int label = 0; label < static_cast<int>(found.dataset.class_names.size()); ++label) {
+    if (!trained.contains(label))
+      untrained.push_back(found.dataset.class_names[static_cast<std::size_t>(label)]);
+  }
+  if (!untrained.empty()) found.warnings.push_back("no training image is there of " + join_capped(untrained));
+}
+
+}  // namespace
+
+RunData load_run_data(const RunOptions& options) {
+  RunData found;
+  find_dataset(found, options);
+  sample(found, options.data);
+  found.test = std::move(found.dataset.test);
+  const bool trains = !options.output.eval_only;
+  const bool validates = trains && options.training.eval_every > 0;
+  if (!validates) found.val.clear();
+  if (validates && found.val.empty()) {
+    throw ConfigError("--eval_every " + std::to_string(options.training.eval_every) + ": '" +
+                      found.dataset.name + "' has no validation images to look at");
+  }
+  const bool allowed = options.data.allow_missing;
+  if (trains) settle_missing(found, found.train, "train", "training images", allowed);
+  if (validates) settle_missing(found, found.val, "val", "validation images", allowed);
+  settle_missing(found, found.test, "test", "test split", allowed);
+  warn_of_untrained_classes(found);
+  return found;
+}
+
+}  // namespace clip_lora::cli

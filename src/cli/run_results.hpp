@@ -1,0 +1,45 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "clip_lora/data/dataset.hpp"
+#include "clip_lora/train/metrics.hpp"
+#include "run_training.hpp"
+
+namespace clip_lora::cli {
+
+/// Accuracy, top-5 accuracy (percent), macro-F1 and expected calibration error (0 … 1).
+nlohmann::ordered_json overall_json(const train::Metrics& metrics);
+
+/// [{name, total, correct, accuracy}] by label; no accuracy (null) for a class without pictures.
+nlohmann::ordered_json per_class_json(const train::Metrics& metrics,
+                                      const std::vector<std::string>& class_names);
+
+/// [[label, predicted label, count]] of the confusion matrix's entries that are not 0.
+nlohmann::ordered_json confusion_json(const train::Metrics& metrics);
+
+/// What was trained on, for how long, and which adapter was kept.
+nlohmann::ordered_json training_json(const TrainingReport& training);
+
+/// [{iteration, accuracy}] of the looks at the validation split.
+nlohmann::ordered_json validation_json(const TrainingReport& training);
+
+/// JSON for people: a value stands on one line if it is small and nothing is nested in it.
+std::string readable(const nlohmann::ordered_json& value);
+
+/// Whether accuracy alone may mislead: the largest class has more than twice the pictures of the smallest.
+bool is_imbalanced(const train::Metrics& metrics);
+
+/// The terminal's lines on what went wrong: the five worst classes and the commonest confusion; no line where
+/// nothing did.
+std::vector<std::string> mistakes(const train::Metrics& metrics, const std::vector<std::string>& class_names);
+
+/// Writes predictions.csv (RFC 4180), one line per item: path, label, predicted, probability, and the next
+/// likely classes with theirs. Throws ConfigError if it cannot be written.
+void write_predictions(const std::filesystem::path& file, const std::vector<data::Item>& items,
+                       const train::Predictions& predictions, const std::vector<std::string>& class_names);
+
+}  // namespace clip_lora::cli
