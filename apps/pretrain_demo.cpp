@@ -205,14 +205,13 @@ double zero_shot_accuracy(model::Clip& clip, data::ShapeLook look) {
     views.push_back(as_tensor(image::evaluation_view(picture.image, kPreprocessing)));
     labels.push_back(picture.scene.label);
   }
-  const auto prompts =
-      train::class_prompts(text::Tokenizer(), data::shape_class_names(), std::string(text::kDefaultTemplate),
-                           kArchitecture.context_length);
+  const auto prompts = text::class_prompts(data::shape_class_names(), {std::string(text::kDefaultTemplate)});
   const at::NoGradGuard no_grad;
   const auto features = ops::l2_normalise(
       clip->encode_image(data::normalise(at::stack(views), kPreprocessing, at::kCPU, at::kFloat)));
   const auto predicted =
-      engine::classification_logits(features, train::class_features(clip, prompts)).argmax(1);
+      engine::classification_logits(features, train::class_features(clip, text::Tokenizer(), prompts))
+          .argmax(1);
   return 100.0 * predicted.eq(torch::tensor(labels)).to(at::kDouble).mean().item<double>();
 }
 

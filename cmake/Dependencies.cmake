@@ -8,6 +8,7 @@ find_package(utf8proc REQUIRED)
 find_package(OnnxParts REQUIRED)
 find_package(TurboJPEG REQUIRED)
 find_package(pcre2 REQUIRED)
+find_package(libcsv REQUIRED)
 
 # find_package(<name>), or an error that says what to install.
 macro(clip_lora_find name debian_package)

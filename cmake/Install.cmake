@@ -31,6 +31,6 @@ function(clip_lora_install)
   install(FILES
     "${PROJECT_BINARY_DIR}/clip_loraConfig.cmake" "${PROJECT_BINARY_DIR}/clip_loraConfigVersion.cmake"
     cmake/Dependencies.cmake cmake/Torch.cmake cmake/FindOnnxParts.cmake cmake/FindOpenCVParts.cmake
-    cmake/FindTurboJPEG.cmake cmake/Findpcre2.cmake cmake/Findutf8proc.cmake
+    cmake/FindTurboJPEG.cmake cmake/Findlibcsv.cmake cmake/Findpcre2.cmake cmake/Findutf8proc.cmake
     DESTINATION "${package_dir}")
 endfunction()

@@ -18,7 +18,7 @@ peer_packages=( # pinned together: pip would try older transformers for a quarte
 debian_packages=(
   ca-certificates curl g++ cmake ninja-build python3-venv
   libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libgif-dev libturbojpeg0-dev
-  libcli11-dev nlohmann-json3-dev libspdlog-dev libutf8proc-dev libpcre2-dev zlib1g-dev
+  libcli11-dev nlohmann-json3-dev libspdlog-dev libcsv-dev libutf8proc-dev libpcre2-dev zlib1g-dev
   libonnx-dev libprotobuf-dev libxxhash-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )

@@ -1,4 +1,5 @@
-// One training iteration of ViT-B/16 with random weights of the true scale: batch 32, r 2, every projection default.
+// One training iteration of ViT-B/16 with random weights of the true scale: batch 32, r 2, every projection
+// default.
 #include <ATen/ATen.h>
 #include <benchmark/benchmark.h>
 #include <torch/cuda.h>
@@ -43,7 +44,8 @@ void training_step(benchmark::State& state) {
   model::initialise(clip);
   clip->to(device, dtype);
   const lora::Adapter adapter(clip, {});
-  engine::TrainingStep step(clip, adapter, imagenet_prompts(classes).to(device), {}, 1'000'000);
+  engine::TrainingStep step(clip, adapter, imagenet_prompts(classes).to(device),
+                            {.total_iterations = 1'000'000});
   const auto options = at::TensorOptions(device);
   const at::Tensor images = at::randn({kBatch, 3, 224, 224}, options.dtype(dtype));
   const at::Tensor labels = at::randint(classes, {kBatch}, options.dtype(at::kLong));

@@ -34,7 +34,7 @@ TEST_P(EngineGolden, TwentyUpdatesReproduceTheReference) {
   auto clip = tiny_clip();
   const lora::Adapter adapter(clip, without_dropout());
   assign(adapter, below(golden, "init/"));
-  engine::TrainingStep step(clip, adapter, tiny_prompts(), {}, images.size(0));
+  engine::TrainingStep step(clip, adapter, tiny_prompts(), {.total_iterations = images.size(0)});
 
   for (std::int64_t t = 0; t < images.size(0); ++t) {
     // A number of doubles computed in another order: a few ulps.

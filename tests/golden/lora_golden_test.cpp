@@ -80,7 +80,8 @@ TEST_P(LoraGolden, LossesAndGradientsReproduceTheReference) {
   for (const auto& variant : variants()) {
     const auto golden = golden_tensors(variant.file);
     const auto adapter = adapter_of(variant, clip);
-    engine::TrainingStep step(clip, adapter, tiny_prompts(), standing_still, iterations);
+    engine::TrainingStep step(clip, adapter, tiny_prompts(),
+                              {.optimiser = standing_still, .total_iterations = iterations});
     for (int i = 0; i < iterations; ++i) {
       const auto loss = step.run(images(), targets());
       EXPECT_TRUE(matches(loss.view({1}), golden.at("loss"), kHalfFeatures)) << variant.file << " loss";

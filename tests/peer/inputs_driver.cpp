@@ -1,9 +1,10 @@
-// Everything before the model, for the tests in Python: token ids, pixels, few-shot samples.
-#include <fstream>
+// What comes before the model, for the tests in Python: token ids, lists of files and few-shot samples;
+// pictures have a driver of their own.
+#include <algorithm>
 
+#include "clip_lora/core/python_random.hpp"
 #include "clip_lora/data/few_shot.hpp"
-#include "clip_lora/image/codec.hpp"
-#include "clip_lora/image/preprocess.hpp"
+#include "clip_lora/data/image_folder.hpp"
 #include "clip_lora/text/tokenizer.hpp"
 #include "peer/driver.hpp"
 
@@ -21,29 +22,6 @@ Json tokenize(const Json& request) {
   return {{"ids", rows}};
 }
 
-image::Preprocessing preprocessing_from(const Json& json) {
-  image::Preprocessing preprocessing;
-  preprocessing.size_px = json.at("size_px");
-  preprocessing.resize_px = json.at("resize_px");
-  preprocessing.resize_mode = image::parse_resize_mode(json.at("resize_mode"));
-  preprocessing.interpolation = image::parse_interpolation(json.at("interpolation"));
-  preprocessing.fill_color.fill(json.at("fill_color"));
-  return preprocessing;
-}
-
-/// {"image": file, "out": file, "preprocessing": {…} or null} → {"height", "width"} of the decoded picture,
-/// or of its view for the evaluation; the bytes of its rows go to `out`.
-Json pixels(const Json& request) {
-  image::Image image = image::decode_image(request.at("image").get<std::string>());
-  if (!request.at("preprocessing").is_null()) {
-    image = image::evaluation_view(image, preprocessing_from(request.at("preprocessing")));
-  }
-  std::ofstream out(request.at("out").get<std::string>(), std::ios::binary);
-  out.exceptions(std::ios::badbit | std::ios::failbit);
-  out.write(reinterpret_cast<const char*>(image.rgb.data()), static_cast<std::streamsize>(image.rgb.size()));
-  return {{"height", image.height}, {"width", image.width}};
-}
-
 /// Items whose picture is named after their place in the list.
 std::vector<data::Item> items_with(const Json& labels) {
   std::vector<data::Item> items;
@@ -53,17 +31,45 @@ std::vector<data::Item> items_with(const Json& labels) {
 
 Json places(const std::vector<data::Item>& items) {
   Json places = Json::array();
-  for (const auto& item : items) places.push_back(std::stoi(item.image.string()));
+  for (const auto& item : items) places.push_back(std::stoi(item.image));
   return places;
 }
 
-/// {"train": labels, "val": labels, "shots", "seed"} → {"train": places in the list, "val": places}.
+/// {"train": labels, "val": labels or null, "shots", "seed"} → {"train": places in the list, "val": places}.
+/// null: as of ImageNet, val is drawn from train.
 Json sample(const Json& request) {
   data::Dataset dataset;
   dataset.train = items_with(request.at("train"));
-  dataset.val = items_with(request.at("val"));
+  for (const data::Item& item : dataset.train) {
+    dataset.class_names.resize(
+        std::max(dataset.class_names.size(), static_cast<std::size_t>(item.label) + 1));
+  }
+  dataset.val_is_drawn_from_train = request.at("val").is_null();
+  if (!dataset.val_is_drawn_from_train) dataset.val = items_with(request.at("val"));
   const data::FewShot few_shot = data::sample_few_shot(dataset, request.at("shots"), request.at("seed"));
   return {{"train", places(few_shot.train)}, {"val", places(few_shot.val)}};
+}
+
+/// {"folder"} → {"classes": names of its class folders, "images": [path, label] as ImageFolder's samples}.
+Json image_folder(const Json& request) {
+  const auto classes =
+      data::list_class_folders(request.at("folder").get<std::string>(), data::HiddenFiles::kKeep);
+  Json names = Json::array();
+  Json images = Json::array();
+  for (std::size_t label = 0; label < classes.size(); ++label) {
+    names.push_back(classes[label].name);
+    for (const auto& image : classes[label].images) images.push_back({image, label});
+  }
+  return {{"classes", names}, {"images", images}};
+}
+
+/// {"counts", "seed"} → {"orders": for each count, the order that shuffling so many gives, one after the
+/// other}.
+Json shuffle(const Json& request) {
+  PythonRandom random(request.at("seed").get<std::int64_t>());
+  Json orders = Json::array();
+  for (const auto& count : request.at("counts")) orders.push_back(random.shuffle(count.get<std::size_t>()));
+  return {{"orders", orders}};
 }
 
 }  // namespace
@@ -71,5 +77,6 @@ Json sample(const Json& request) {
 
 int main() {
   using namespace clip_lora::testing;
-  return serve({{"tokenize", tokenize}, {"pixels", pixels}, {"sample", sample}});
+  return serve(
+      {{"tokenize", tokenize}, {"sample", sample}, {"shuffle", shuffle}, {"image_folder", image_folder}});
 }

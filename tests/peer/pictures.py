@@ -191,14 +191,37 @@ def jpegs(rng):
         yield "JPEG with a comment and a profile", encoded(
             picture(rng, "RGB", size), "JPEG", comment=b"x" * 1000, icc_profile=b"p" * 70000
         )
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        yield "JPEG with an EXIF orientation", encoded(picture(rng, "RGB", (33, 20)), "JPEG", exif=exif)
-        yield "PNG with an EXIF orientation", encoded(picture(rng, "RGB", (33, 20)), "PNG", exif=exif)
-        yield "WebP with an EXIF orientation", encoded(
-            picture(rng, "RGB", (33, 20)), "WEBP", exif=exif, lossless=True
-        )
+
+
+# ---- EXIF ----
+
+
+def exif_block(orientation, byte_order, value_type="H"):
+    """A TIFF of one entry, the orientation (0x0112) as short or long number; byte_order as in struct's formats."""
+    head = struct.pack(byte_order + "2sHI", b"II" if byte_order == "<" else b"MM", 42, 8)
+    entry = struct.pack(byte_order + "HHI", 0x0112, {"H": 3, "L": 4}[value_type], 1)
+    value = struct.pack(byte_order + value_type, orientation).ljust(4, b"\0")
+    return b"Exif\0\0" + head + struct.pack(byte_order + "H", 1) + entry + value + bytes(4)
+
+
+def oriented(rng):
+    """Pictures of all eight orientations, and of two that there are not."""
+    blocks = {
+        "little-endian": lambda orientation: exif_block(orientation, "<"),
+        "big-endian": lambda orientation: exif_block(orientation, ">"),
+        "long": lambda orientation: exif_block(orientation, ">", "L"),
+    }
+    for name, block in blocks.items():
+        for orientation in range(10):
+            exif = block(orientation)
+            image = picture(rng, "RGB", (33, 20))
+            yield f"JPEG with a {name} orientation", encoded(image, "JPEG", exif=exif)
+            yield f"PNG with a {name} orientation", encoded(image, "PNG", exif=exif)
+            yield f"WebP with a {name} orientation", encoded(image, "WEBP", exif=exif, lossless=True)
+            grey = picture(rng, "L", (16, 24))
+            yield f"JPEG grey with a {name} orientation", encoded(grey, "JPEG", exif=exif, progressive=True)
+            cmyk = picture(rng, "CMYK", (9, 11))
+            yield f"JPEG CMYK with a {name} orientation", encoded(cmyk, "JPEG", exif=exif)
 
 
 # ---- GIF, WebP, BMP ----
@@ -255,5 +278,5 @@ def bmps(rng):
 def every_picture():
     """(kind, bytes of the file) of each."""
     rng = np.random.default_rng(0)
-    for make in (pngs, jpegs, gifs, webps, bmps):
+    for make in (pngs, jpegs, oriented, gifs, webps, bmps):
         yield from make(rng)

@@ -1,4 +1,4 @@
-"""Pixels: Pillow's decoders, and the evaluation's preprocessing by torchvision and open_clip."""
+"""Pixels: Pillow's decoders, its turning by EXIF, and the evaluation's preprocessing by torchvision and open_clip."""
 
 import collections
 import sys
@@ -8,8 +8,8 @@ import pictures
 
 import numpy as np
 from open_clip.transform import image_transform
-from PIL import Image
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+from PIL import Image, ImageOps
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 OPENAI = {
     "size_px": 224,
@@ -18,6 +18,8 @@ OPENAI = {
     "interpolation": "bicubic",
     "fill_color": 0,
 }
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 LARGEST_RESIZED = 4_000_000  # pixels: a strip of 1 x 400 resized to 224 x 89,600 would take Pillow seconds
 
 
@@ -49,19 +51,19 @@ def open_clip_view(image, options):
 class Pixels(peers.PeerTest):
     @classmethod
     def setUpClass(cls):
-        cls.driver = peers.Driver("inputs_driver")
+        cls.driver = peers.Driver("pictures_driver")
 
-    def pixels(self, path, preprocessing=None):
+    def pixels(self, path, preprocessing=None, exif=False):
         """[height, width, 3] uint8 as the library has it."""
         out = self.folder / "pixels"
-        answer = self.driver.ask("pixels", image=path, out=out, preprocessing=preprocessing)
+        answer = self.driver.ask("pixels", image=path, out=out, preprocessing=preprocessing, exif=exif)
         return np.fromfile(out, np.uint8).reshape(answer["height"], answer["width"], 3)
 
-    def difference(self, path, expected, preprocessing=None):
+    def difference(self, path, expected, preprocessing=None, exif=False):
         """Why the library's pixels are not `expected`; nothing if they are."""
         expected = np.asarray(expected)
         try:
-            ours = self.pixels(path, preprocessing)
+            ours = self.pixels(path, preprocessing, exif)
         except RuntimeError as error:
             return str(error)
         if ours.shape != expected.shape:
@@ -95,6 +97,27 @@ class Pixels(peers.PeerTest):
                 differences[kind].append(f"{image.size}: {difference}")
         self.assertGreaterEqual(count, 300)
         self.report("files against Pillow", count, differences)
+
+    def test_headers_tell_pillows_size(self):
+        differences, count = collections.defaultdict(list), 0
+        for kind, path, image in self.files():
+            count += 1
+            size = self.driver.ask("size", image=path)
+            if (size["width"], size["height"]) != image.size:
+                differences[kind].append(f"{size}, expected {image.size}")
+        self.report("sizes against Pillow", count, differences)
+
+    def test_pillow_turns_to_the_same_pixels(self):
+        differences, count = collections.defaultdict(list), 0
+        path = self.folder / "picture"
+        for kind, data in pictures.oriented(np.random.default_rng(2)):
+            path.write_bytes(data)
+            with Image.open(path) as file:
+                upright = ImageOps.exif_transpose(file).convert("RGB")
+            count += 1
+            if difference := self.difference(path, upright, exif=True):
+                differences[kind].append(f"{upright.size}: {difference}")
+        self.report("orientations against Pillow", count, differences)
 
     def check_views(self, what, options, expected_view):
         rng = np.random.default_rng(1)
@@ -154,6 +177,14 @@ class Pixels(peers.PeerTest):
             for fill in ((0, 127) if mode == "longest" else (0,))
         ]
         self.check_views("views against open_clip", options, open_clip_view)
+
+    def test_torchvision_makes_the_same_tensor(self):
+        image = pictures.picture(np.random.default_rng(3), "RGB", (300, 260))
+        path, out = self.folder / "picture.png", self.folder / "tensor"
+        image.save(path)
+        self.driver.ask("tensor", image=path, out=out)
+        expected = Normalize(OPENAI_MEAN, OPENAI_STD)(ToTensor()(openai_view(image, 224, 224)))
+        self.assert_same_bits(np.fromfile(out, np.float32).reshape(3, 224, 224), expected, "tensor")
 
     @peers.needs_test_data
     def test_real_pictures_have_the_same_pixels_and_views(self):

@@ -42,6 +42,19 @@ def reference(train, val, shots, seed):
     return {"train": per_class(train, shots, rng), "val": sampled_val}
 
 
+def imagenet_reference(train, shots, seed):
+    """One draw per class, for training first and then for validation."""
+    rng = random.Random(seed)
+    val_shots = min(shots, MOST_VALIDATION_SHOTS)
+    sampled = {"train": [], "val": []}
+    for label in dict.fromkeys(train):
+        places = [place for place, other in enumerate(train) if other == label]
+        drawn = rng.sample(places, shots + val_shots)
+        sampled["train"] += drawn[:shots]
+        sampled["val"] += drawn[shots:]
+    return sampled
+
+
 def random_labels(rng, classes, most):
     """Classes of 1 … most items each, in order or shuffled."""
     labels = [label for label in range(classes) for _ in range(rng.randint(1, most))]
@@ -83,6 +96,26 @@ class Sampling(peers.PeerTest):
             sizes = [rng.randint(1, 20000) for _ in range(3)]
             labels = [label for label, size in enumerate(sizes) for _ in range(size)]
             self.compare(labels, labels[::7], rng.choice([1, 16, 100, 1000]), rng.getrandbits(40))
+
+    def test_cpython_draws_the_same_items_of_imagenet(self):
+        rng = random.Random(2)
+        for number in range(100):
+            shots = rng.choice([1, 2, 4, 8, 16, 32])
+            sizes = [rng.randint(shots + min(shots, 4), 1300) for _ in range(rng.randint(1, 8))]
+            labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+            ours = self.driver.ask("sample", train=labels, val=None, shots=shots, seed=number)
+            self.assertEqual(ours, imagenet_reference(labels, shots, number), f"{sizes}, {shots} shots")
+
+    def test_cpython_shuffles_the_same(self):
+        rng = random.Random(3)
+        for seed in SEEDS:
+            counts = [0, 1, 2, 3, 4096, 4097] + [rng.randint(0, 300) for _ in range(50)]
+            shuffled = random.Random(seed)
+            expected = []
+            for count in counts:
+                expected.append(list(range(count)))
+                shuffled.shuffle(expected[-1])
+            self.assertEqual(self.driver.ask("shuffle", counts=counts, seed=seed)["orders"], expected)
 
 
 if __name__ == "__main__":

@@ -124,16 +124,32 @@ at::Tensor oracle_cosine(const at::Tensor& image_features, const at::Tensor& tex
 }
 
 OracleGradients oracle_gradients(const OracleModel& model, const at::Tensor& images, const at::Tensor& ids,
-                                 const at::Tensor& labels) {
+                                 const at::Tensor& labels, const OracleLoss& options) {
   auto exact = in_float64(model);
   for (auto& [name, tensor] : exact.lora) tensor.requires_grad_();
   std::vector<at::Tensor> image_features, text_features;
   for (const auto& image : images.to(at::kDouble).unbind())
     image_features.push_back(encode_image(exact, image));
-  for (const auto& row : ids.to(at::kLong).unbind()) text_features.push_back(encode_text(exact, row));
+  for (const auto& of_class : ids.to(at::kLong).split(options.prompts_per_class)) {
+    at::Tensor sum = at::zeros({weight(exact, "text_projection").size(1)}, at::kDouble);
+    for (const auto& row : of_class.unbind()) {
+      const auto features = encode_text(exact, row);
+      sum = sum + features / features.square().sum().sqrt();
+    }
+    text_features.push_back(sum);
+  }
   const auto cosine = oracle_cosine(at::stack(image_features), at::stack(text_features));
   const auto log_probability = (kLogitScale * cosine).log_softmax(-1);
-  const auto loss = -log_probability.gather(1, labels.view({-1, 1})).mean();
+  at::Tensor loss = at::zeros({}, at::kDouble);
+  double weights = 0.0;
+  for (std::int64_t i = 0; i < labels.size(0); ++i) {
+    const auto label = labels[i].item<std::int64_t>();
+    const double of_class =
+        options.class_weights.empty() ? 1.0 : options.class_weights[static_cast<std::size_t>(label)];
+    loss = loss - of_class * log_probability[i][label];
+    weights += of_class;
+  }
+  loss = loss / weights;
 
   OracleGradients result{cosine.detach(), loss.item<double>(), {}};
   if (loss.requires_grad()) loss.backward();

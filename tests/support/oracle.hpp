@@ -31,13 +31,19 @@ at::Tensor oracle_cosine(const at::Tensor& image_features, const at::Tensor& tex
 
 struct OracleGradients {
   at::Tensor cosine;        ///< [B, C]
-  double loss = 0.0;        ///< mean cross-entropy of 100 · cosine
+  double loss = 0.0;        ///< (weighted) mean cross-entropy of 100 · cosine
   io::StateDict gradients;  ///< one for each of the model's A's and B's, by its name
+};
+
+/// How a loss differs from the mean cross-entropy over classes of one prompt.
+struct OracleLoss {
+  std::int64_t prompts_per_class = 1;      ///< rows of the ids that belong together
+  std::vector<double> class_weights = {};  ///< one per class; empty: all alike
 };
 
 /// labels: [B] int64.
 OracleGradients oracle_gradients(const OracleModel& model, const at::Tensor& images, const at::Tensor& ids,
-                                 const at::Tensor& labels);
+                                 const at::Tensor& labels, const OracleLoss& options = {});
 
 /// AdamW and its cosine schedule.
 struct OracleOptimiser {
