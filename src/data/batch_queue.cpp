@@ -14,6 +14,12 @@ std::size_t pictures_wanted(int batch_size, int workers) {
   return static_cast<std::size_t>(batch_size) + static_cast<std::size_t>(std::max(batch_size, 2 * workers));
 }
 
+/// Small pictures would otherwise cost less than handing them out. Eight tasks per thread even out what
+/// single pictures take.
+std::size_t rows_of_a_task(std::size_t rows, int workers) {
+  return std::max<std::size_t>(1, rows / (8 * static_cast<std::size_t>(workers)));
+}
+
 at::Tensor label_tensor(const std::vector<int>& labels) {
   at::Tensor tensor = at::empty({static_cast<std::int64_t>(labels.size())}, at::kLong);
   std::ranges::copy(labels, tensor.data_ptr<std::int64_t>());
@@ -28,12 +34,16 @@ BatchQueue::BatchQueue(int batch_size, int workers)
 void BatchQueue::begin(const std::vector<int>& labels, const at::Tensor& pixels, const WriteRow& write_row) {
   InWork work{{pixels, label_tensor(labels)}, {}};
   const auto shared_write_row = std::make_shared<const WriteRow>(write_row);
-  for (std::size_t row = 0; row < labels.size(); ++row) {
+  const std::size_t step = rows_of_a_task(labels.size(), pool_.workers());
+  for (std::size_t first = 0; first < labels.size(); first += step) {
+    const std::size_t end = std::min(labels.size(), first + step);
     // A task holds the tensor: after an error in one row the batch is given up while others are still being
     // written.
-    work.rows.push_back(pool_.submit([pixels, shared_write_row, row] {
+    work.tasks.push_back(pool_.submit([pixels, shared_write_row, first, end] {
       const auto picture_bytes = static_cast<std::size_t>(pixels.stride(0));
-      (*shared_write_row)(row, pixels.data_ptr<std::uint8_t>() + row * picture_bytes);
+      for (std::size_t row = first; row < end; ++row) {
+        (*shared_write_row)(row, pixels.data_ptr<std::uint8_t>() + row * picture_bytes);
+      }
     }));
   }
   pictures_ += labels.size();
@@ -43,8 +53,8 @@ void BatchQueue::begin(const std::vector<int>& labels, const at::Tensor& pixels,
 Batch BatchQueue::take() {
   InWork oldest = std::move(in_work_.front());
   in_work_.pop_front();
-  pictures_ -= oldest.rows.size();
-  for (auto& row : oldest.rows) row.get();
+  pictures_ -= static_cast<std::size_t>(oldest.batch.labels.numel());
+  for (auto& task : oldest.tasks) task.get();
   return oldest.batch;
 }
 

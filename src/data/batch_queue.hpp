@@ -37,7 +37,7 @@ class BatchQueue {
  private:
   struct InWork {
     Batch batch;
-    std::vector<std::future<void>> rows;
+    std::vector<std::future<void>> tasks;  // of some rows each
   };
 
   std::size_t wanted_pictures_;
