@@ -13,6 +13,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/build.sh
 started=$SECONDS
 status=0
+# Tests run side by side: threads that wait for each other should not keep the others' cores busy.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 ctest --preset "${CLIP_LORA_PRESET:-release}" --parallel "$(nproc)" "$@" || status=$?
 
 if [ -z "${CLIP_LORA_TEST_DATA:-}" ]; then

@@ -1,16 +1,24 @@
 #include "adapted_model.hpp"
 
-#include <filesystem>
+#include <algorithm>
 #include <system_error>
 
 #include "clip_lora/cli/console.hpp"
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/version.hpp"
+#include "clip_lora/data/class_names.hpp"
 #include "clip_lora/lora/adapter_description.hpp"
 
 namespace clip_lora::cli {
 namespace {
+
+constexpr std::size_t kNamedClasses = 3;
+
+std::string with_spaces(std::string name) {
+  std::ranges::replace(name, '_', ' ');
+  return name;
+}
 
 /// The backbone that an adapter was trained on; "" if its file does not say so.
 std::string backbone_of(const std::filesystem::path& adapter) {
@@ -28,7 +36,7 @@ ModelOptions model_options(const PictureOptions& options) {
   if (!std::filesystem::exists(options.adapter, ignored)) {
     throw CheckpointError("adapter '" + options.adapter + "': there is no such file or folder");
   }
-  if (model.backbone_given || !model.checkpoint.empty()) return model;
+  if (!model.backbone.empty() || !model.checkpoint.empty()) return model;
   const std::string backbone = backbone_of(options.adapter);
   if (backbone.empty()) return model;
   const bool is_repository = backbone.find('/') != std::string::npos;
@@ -41,6 +49,35 @@ ModelOptions model_options(const PictureOptions& options) {
 }
 
 }  // namespace
+
+std::vector<std::string> read_class_names(const std::filesystem::path& file,
+                                          const std::vector<std::string>& adapter_classes) {
+  const data::ClassNames given = data::read_class_names(file);
+  if (adapter_classes.empty()) return given.names;
+  const std::string source = "file of class names '" + file.string() + "': ";
+  if (given.renamed.empty()) {
+    if (given.names.size() == adapter_classes.size()) return given.names;
+    throw ConfigError(source + "it has " + std::to_string(given.names.size()) +
+                      " names, expected one for each of the adapter's " +
+                      std::to_string(adapter_classes.size()) + " classes, in the order " +
+                      join_capped(adapter_classes, kNamedClasses) +
+                      " (hint: lines of 'class: name' rename some of them)");
+  }
+  std::vector<std::string> names = adapter_classes;
+  for (const auto& [key, name] : given.renamed) {
+    bool is_known = false;
+    for (std::size_t label = 0; label < names.size(); ++label) {
+      if (with_spaces(adapter_classes[label]) != with_spaces(key)) continue;
+      names[label] = name;
+      is_known = true;
+    }
+    if (!is_known) {
+      throw ConfigError(source + "'" + key + "' is no class of the adapter, which has " +
+                        join_capped(adapter_classes, kNamedClasses) + did_you_mean(key, adapter_classes));
+    }
+  }
+  return names;
+}
 
 AdaptedModel::AdaptedModel(const PictureOptions& options)
     : adapter_path_(options.adapter),
@@ -60,9 +97,12 @@ AdaptedModel::AdaptedModel(const PictureOptions& options)
 void AdaptedModel::choose_preprocessing(const PictureOptions& options) {
   image::Preprocessing& preprocessing = model_.loaded.preprocessing;
   const bool adapter_says = context_ && !context_->preprocessing.is_null();
-  if (options.exif == "apply" || (options.exif == "auto" && !adapter_says))
-    preprocessing.orientation = image::Orientation::kApplyExif;
-  if (options.exif == "ignore") preprocessing.orientation = image::Orientation::kIgnoreExif;
+  std::string exif = options.exif;
+  if (exif == "auto" && adapter_path_.empty()) exif = "apply";
+  // The authors' training, which such an adapter comes from, turns no pictures.
+  if (exif == "auto" && !adapter_says) exif = "ignore";
+  if (exif == "apply") preprocessing.orientation = image::Orientation::kApplyExif;
+  if (exif == "ignore") preprocessing.orientation = image::Orientation::kIgnoreExif;
   if (!options.resize_mode.empty()) preprocessing.resize_mode = image::parse_resize_mode(options.resize_mode);
 }
 

@@ -3,14 +3,23 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <filesystem>
 #include <optional>
 #include <ostream>
+#include <string>
+#include <vector>
 
 #include "clip_lora/cli/load_model.hpp"
 #include "clip_lora/cli/picture_options.hpp"
 #include "clip_lora/lora/adapter_file.hpp"
 
 namespace clip_lora::cli {
+
+/// The names that `file` gives to classes, see data::read_class_names. Those of an adapter, if there are any,
+/// are all named in their order, or some of them renamed, `_` and a space being alike. Throws ConfigError for
+/// a list that is not as long, and for what is no class of the adapter.
+std::vector<std::string> read_class_names(const std::filesystem::path& file,
+                                          const std::vector<std::string>& adapter_classes);
 
 /// A CLIP on its device, with an adapter merged in if there is one, and the preprocessing that goes with
 /// both.

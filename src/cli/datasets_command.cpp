@@ -7,6 +7,7 @@
 #include "clip_lora/cli/console.hpp"
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/survey.hpp"
 
@@ -69,6 +70,8 @@ struct Report {
 std::vector<Report> make_reports(const DatasetsOptions& options) {
   std::vector<Report> reports;
   const auto add = [&](const data::Benchmark& benchmark) {
+    const auto is_there = [&](const Report& report) { return report.survey.name == benchmark.name; };
+    if (std::any_of(reports.begin(), reports.end(), is_there)) return;  // named twice
     reports.push_back({data::survey_benchmark(benchmark, options.root_path), {}});
   };
   for (const auto& name : options.names) add(*data::find_benchmark(name));
@@ -78,7 +81,9 @@ std::vector<Report> make_reports(const DatasetsOptions& options) {
   return reports;
 }
 
+/// Throws Interrupted.
 void verify(std::vector<Report>& reports, int workers) {
+  catch_interrupts();
   std::size_t total = 0;
   for (const auto& report : reports) {
     for (const auto& split : report.survey.splits) total += split.images.size();
@@ -89,6 +94,7 @@ void verify(std::vector<Report>& reports, int workers) {
   for (auto& report : reports) {
     for (const auto& split : report.survey.splits) {
       const auto progress = [&](std::size_t done) {
+        if (const int signal = pending_interrupt(); signal != 0) throw Interrupted(signal, "interrupted");
         const auto all = static_cast<std::int64_t>(before + done);
         bar.update(all,
                    [&] { return fixed(static_cast<double>(all) / stopwatch.seconds(), 0) + " images/s"; });

@@ -32,7 +32,7 @@ struct Embedded {
   std::vector<std::string> files;
 };
 
-fs::path list_beside(const fs::path& out) { return fs::path(out).replace_extension(".json"); }
+fs::path list_beside(const fs::path& out) { return out.string() + ".json"; }
 
 /// [B, E] float32 on the CPU.
 at::Tensor features_of(AdaptedModel& model, const at::Tensor& pixels, bool raw) {
@@ -69,6 +69,9 @@ nlohmann::ordered_json description(const EmbedOptions& options, const AdaptedMod
 }
 
 void write(const EmbedOptions& options, const AdaptedModel& model, const Embedded& all) {
+  if (all.files.empty()) {
+    throw DataError("there is no picture that can be read: '" + options.out + "' was not written");
+  }
   const fs::path out = options.out;
   write_files({out, list_beside(out)}, [&](const fs::path& folder) {
     if (out.extension() == ".npy") {
@@ -87,6 +90,7 @@ std::int64_t embed(const EmbedOptions& options) {
   options.validate();
   set_up(options.pictures.compute);
   require_free({options.out, list_beside(options.out)}, options.force);
+  require_writable_file(options.out);
   AdaptedModel model(options.pictures);
   PicturePass pass(options.pictures, model.preprocessing(), /*excluded=*/{}, /*is_shown=*/false);
   const bool quiet = options.pictures.compute.quiet;

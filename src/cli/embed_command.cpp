@@ -26,7 +26,7 @@ void bind(OptionTable& table, EmbedOptions& options) {
   bind(table, options.pictures);
 
   table.group("Features");
-  table.add("out", options.out, "file to write, .safetensors or .npy; a .json beside it lists the pictures");
+  table.add("out", options.out, "file to write, .safetensors or .npy; FILE.json lists the pictures");
   table.add("raw", options.raw, "do not normalise the features to length 1");
   table.add("force", options.force, "replace the files that are there");
 }

@@ -5,8 +5,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "adapted_model.hpp"
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/data/class_names.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/model/onnx.hpp"
 #include "clip_lora/text/prompts.hpp"
@@ -44,7 +44,7 @@ std::vector<fs::path> onnx_files(const ExportOptions& options) {
 void export_onnx(const ExportOptions& options, const Model& model, lora::AdapterContext context,
                  at::ScalarType dtype) {
   if (!options.class_names.empty()) {
-    context.class_names = data::read_class_names(options.class_names).names;
+    context.class_names = read_class_names(options.class_names, context.class_names);
     context.dataset.clear();
   }
   if (context.class_names.empty()) {

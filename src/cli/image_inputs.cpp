@@ -12,6 +12,7 @@
 #include <unordered_set>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/log.hpp"
 #include "clip_lora/data/image_folder.hpp"
 
 namespace clip_lora::cli {
@@ -78,10 +79,12 @@ class Expansion {
 
   void require_all_found() const {
     if (!absent_.empty()) throw DataError("no such file, folder or match: " + join_capped(absent_));
-    if (!empty_.empty()) {
-      throw DataError("no pictures at any depth in " + join_capped(empty_) +
-                      " (hint: they are told by their extension, such as .jpg or .png)");
-    }
+  }
+
+  void warn_of_empty_folders() const {
+    if (empty_.empty()) return;
+    log_warning("no pictures at any depth in " + join_capped(empty_) +
+                " (hint: they are told by their extension, such as .jpg or .png)");
   }
 
  private:
@@ -97,7 +100,7 @@ class Expansion {
   }
 
   void add_file(const std::string& path) {
-    if (seen_.insert(fs::path(path).lexically_normal().string()).second) names_.push_back(path);
+    if (seen_.insert(fs::absolute(path).lexically_normal().string()).second) names_.push_back(path);
   }
 
   std::vector<std::string>& names_;
@@ -168,6 +171,7 @@ ImageInputs::ImageInputs(const std::vector<std::string>& words, bool null_separa
     list_at_ = names_.size();
   }
   expansion.require_all_found();
+  expansion.warn_of_empty_folders();
 }
 
 NextName ImageInputs::next(std::string& name, std::chrono::milliseconds patience) {

@@ -20,6 +20,10 @@ std::optional<model::Activation> chosen_activation(const ModelOptions& options) 
   return model::parse_activation(options.activation);
 }
 
+std::string asked_backbone(const ModelOptions& options) {
+  return options.backbone.empty() ? kDefaultBackbone : options.backbone;
+}
+
 /// Whether the two differ at most in what the shapes of tensors do not say.
 bool same_shapes(model::ClipArchitecture architecture, const model::ClipArchitecture& other) {
   const auto take_over = [](model::TowerArchitecture& tower, const model::TowerArchitecture& from) {
@@ -42,7 +46,7 @@ bool same_shapes(model::ClipArchitecture architecture, const model::ClipArchitec
 std::string agreed_name(const ModelOptions& options, const fs::path& path,
                         const model::ClipArchitecture& architecture) {
   const std::string name = backbone_name(path, architecture);
-  const std::string& asked = options.backbone;
+  const std::string asked = asked_backbone(options);
   const bool found_by_name = path != options.checkpoint;
   if (found_by_name) {
     const auto published = model::published_architecture(asked);
@@ -50,23 +54,22 @@ std::string agreed_name(const ModelOptions& options, const fs::path& path,
       throw_other_backbone(asked, path, name, architecture);
     return asked;
   }
-  if (options.backbone_given && asked != name && asked != path.stem())
+  if (!options.backbone.empty() && asked != name && asked != path.stem())
     throw_other_backbone(asked, path, name, architecture);
   return name;
 }
 
 }  // namespace
 
-void ModelOptions::validate() const { chosen_activation(*this); }
+void ModelOptions::validate() const {
+  if (!activation.empty()) require_one_of("--activation", activation, {"quick_gelu", "gelu"});
+}
 
 void bind(OptionTable& table, ModelOptions& options) {
-  const auto read_backbone = [&options](const std::vector<std::string>& words) {
-    options.backbone = words.front();
-    options.backbone_given = true;
-  };
-  const auto write_backbone = [&options] { return std::vector{options.backbone}; };
-  table.add("backbone", read_backbone, write_backbone, /*list=*/false,
-            "name of the CLIP; --checkpoint must hold it, or it is looked for by name");
+  table.add(
+      "backbone", options.backbone,
+      "name of the CLIP; --checkpoint must hold it, or it is looked for by name; unset, what --checkpoint "
+      "holds, else what predict's adapter is for, else ViT-B/16");
   table.add("checkpoint", options.checkpoint,
             "file or folder: OpenAI's .pt, safetensors, Hugging Face's or OpenCLIP's folder");
   table.add("activation", options.activation, "quick_gelu or gelu; unset, the checkpoint decides");
@@ -81,7 +84,7 @@ std::string backbone_name(const fs::path& checkpoint, const model::ClipArchitect
 
 Model load_model(const ModelOptions& options) {
   Model model;
-  model.path = find_checkpoint(options.checkpoint, options.backbone);
+  model.path = find_checkpoint(options.checkpoint, asked_backbone(options));
   model.loaded = model::load_clip(io::read_checkpoint_files(model.path), chosen_activation(options));
   for (const auto& warning : model.loaded.warnings) log_warning(warning);
   const model::ClipArchitecture& architecture = model.loaded.clip->architecture();

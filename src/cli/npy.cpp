@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <bit>
+#include <cerrno>
 #include <cstddef>
+#include <cstring>
 #include <fstream>
 #include <string>
 
@@ -39,12 +41,16 @@ void write_npy(const std::filesystem::path& path, const at::Tensor& tensor) {
   TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == at::kFloat, "expected float32 on the CPU");
   const at::Tensor whole = tensor.contiguous();
   io::write_atomically(path, [&](const std::filesystem::path& temporary) {
+    errno = 0;
     std::ofstream file(temporary, std::ios::binary);
     file << header(whole.sizes());
     file.write(static_cast<const char*>(whole.const_data_ptr()),
                static_cast<std::streamsize>(whole.nbytes()));
     file.close();
-    if (!file) throw ConfigError("cannot write '" + path.string() + "'");
+    if (!file) {
+      throw ConfigError("cannot write '" + path.string() +
+                        "': " + (errno != 0 ? std::strerror(errno) : "unknown reason"));
+    }
   });
 }
 

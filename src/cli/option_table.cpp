@@ -25,6 +25,18 @@ bool is_integer(const json& value) {
 bool is_number(const json& value) { return value.is_number(); }
 bool is_boolean(const json& value) { return value.is_boolean(); }
 
+/// Whether all of `text` is a decimal number that fits into `number`, which then has it.
+template <typename T>
+bool read_number(const std::string& text, T& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+[[noreturn]] void throw_wrong_word(const std::string& name, const std::string& got,
+                                   const std::string& expected) {
+  throw ConfigError("--" + name + " '" + got + "': expected " + expected);
+}
+
 [[noreturn]] void throw_wrong_type(const std::string& name, const std::string& expected, const json& got) {
   throw ConfigError("key '" + name + "': expected " + expected + ", got " + got.dump());
 }
@@ -43,30 +55,45 @@ OptionTable::OptionTable(const std::string& command, const std::string& descript
 OptionTable::~OptionTable() = default;
 
 template <typename T>
-void OptionTable::add_field(const std::string& name, T& field, const std::string& help, const char* type_name,
+void OptionTable::add_field(CLI::Option* flag, const std::string& name, T& field, const char* type_name,
                             bool (*fits)(const json&)) {
-  CLI::Option* flag = app_->add_option("--" + name, field, help)->capture_default_str()->type_name(type_name);
+  flag->group(group_)->type_name(type_name);
   const auto from_json = [&field, name, type_name, fits](const json& value) {
     if (!fits(value)) throw_wrong_type(name, std::string("a value of type ") + type_name, value);
     field = value.get<T>();
   };
-  entries_.push_back({name, flag->group(group_), from_json, [&field] { return json(field); }});
+  entries_.push_back({name, flag, from_json, [&field] { return json(field); }});
+}
+
+template <typename T>
+CLI::Option* OptionTable::add_number(const std::string& name, T& field, const std::string& expected,
+                                     const std::string& help) {
+  const auto read = [&field, name, expected](const std::vector<std::string>& words) {
+    if (!read_number(words.front(), field)) throw_wrong_word(name, words.front(), expected);
+    return true;
+  };
+  return app_->add_option("--" + name, read, help)->default_str(CLI::detail::to_string(field));
 }
 
 void OptionTable::add(const std::string& name, std::string& field, const std::string& help) {
-  add_field(name, field, help, "TEXT", is_string);
+  add_field(app_->add_option("--" + name, field, help)->capture_default_str(), name, field, "TEXT",
+            is_string);
 }
 
 void OptionTable::add(const std::string& name, std::int64_t& field, const std::string& help) {
-  add_field(name, field, help, "INTEGER", is_integer);
+  add_field(add_number(name, field, "an integer", help), name, field, "INTEGER", is_integer);
 }
 
 void OptionTable::add(const std::string& name, double& field, const std::string& help) {
-  add_field(name, field, help, "NUMBER", is_number);
+  add_field(add_number(name, field, "a number", help), name, field, "NUMBER", is_number);
 }
 
 void OptionTable::add(const std::string& name, bool& field, const std::string& help) {
-  CLI::Option* flag = app_->add_flag("--" + name, field, help)->group(group_);
+  const auto check = [name](const std::string& word) {  // "true" where the flag stands alone
+    if (word != "true" && word != "false") throw_wrong_word(name, word, "true or false");
+    return std::string();
+  };
+  CLI::Option* flag = app_->add_flag("--" + name, field, help)->group(group_)->check(check);
   const auto from_json = [&field, name](const json& value) {
     if (!is_boolean(value)) throw_wrong_type(name, "true or false", value);
     field = value.get<bool>();
@@ -80,9 +107,8 @@ void OptionTable::add(const std::string& name, std::optional<std::int64_t>& fiel
   const auto read = [&field, name, word, expected](const std::vector<std::string>& words) {
     const std::string& text = words.front();
     std::int64_t number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const bool integer = error == std::errc() && end == text.data() + text.size();
-    if (!integer && text != word) throw ConfigError("--" + name + " '" + text + "': expected " + expected);
+    const bool integer = read_number(text, number);
+    if (!integer && text != word) throw_wrong_word(name, text, expected);
     field = integer ? std::optional(number) : std::nullopt;
     return true;
   };

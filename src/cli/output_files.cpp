@@ -7,6 +7,7 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/interrupt.hpp"
+#include "clip_lora/io/atomic_file.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -69,6 +70,28 @@ void make_empty(const fs::path& folder) {
   fs::create_directories(folder);
 }
 
+void require_no_folder(const fs::path& file) {
+  std::error_code ignored;
+  if (!file.has_filename() || fs::is_directory(file, ignored)) {
+    throw_unwritable(file, "it is a folder, expected a file");
+  }
+}
+
+/// Does `write` in a temporary folder; an error that names it names `final_folder` instead.
+void write_in(const fs::path& temporary, const fs::path& final_folder,
+              const std::function<void(const fs::path&)>& write) {
+  make_empty(temporary);
+  try {
+    write(temporary);
+  } catch (const ConfigError& error) {
+    std::string message = error.what();
+    const std::string name = (temporary / "").string();
+    if (const auto at = message.find(name); at != std::string::npos)
+      message.replace(at, name.size(), (final_folder / "").string());
+    throw ConfigError(message);
+  }
+}
+
 void throw_if_interrupted() {
   if (pending_interrupt() != 0) throw Interrupted(pending_interrupt(), "interrupted: nothing was written");
 }
@@ -84,12 +107,20 @@ void require_free(const std::vector<fs::path>& paths, bool force) {
   }
 }
 
+void require_writable_file(const fs::path& file) {
+  require_no_folder(file);
+  try {
+    io::require_writable(fs::absolute(file).parent_path());
+  } catch (const ConfigError& error) {
+    throw_unwritable(file, error.what());
+  }
+}
+
 void write_folder(const fs::path& out, const std::function<void(const fs::path&)>& write) {
   const fs::path folder = without_slash(out);
   const Removed temporary{beside(folder, "tmp")};
   try {
-    make_empty(temporary.path);
-    write(temporary.path);
+    write_in(temporary.path, folder, write);
     throw_if_interrupted();
     if (fs::exists(folder)) require_replaceable(folder, temporary.path);
     replace_folder(folder, temporary.path);
@@ -100,15 +131,12 @@ void write_folder(const fs::path& out, const std::function<void(const fs::path&)
 
 void write_files(const std::vector<fs::path>& files, const std::function<void(const fs::path&)>& write) {
   const fs::path& first = files.front();
-  if (!first.has_filename()) throw_unwritable(first, "it names a folder, expected a file");
+  require_no_folder(first);
   const Removed temporary{beside(first, "tmp")};
   try {
-    make_empty(temporary.path);
-    write(temporary.path);
+    write_in(temporary.path, first.parent_path(), write);
     throw_if_interrupted();
-    for (const auto& file : files) {
-      if (fs::is_directory(file)) throw_unwritable(file, "it is a folder, expected a file");
-    }
+    for (const auto& file : files) require_no_folder(file);
     for (const auto& file : files) fs::rename(temporary.path / file.filename(), file);
   } catch (const fs::filesystem_error& error) {
     throw_unwritable(first, error.code().message());

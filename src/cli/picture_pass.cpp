@@ -3,17 +3,9 @@
 #include <iostream>
 
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/core/interrupt.hpp"
-#include "clip_lora/core/log.hpp"
 #include "clip_lora/core/parallel.hpp"
 
 namespace clip_lora::cli {
-
-void set_up(const ComputeOptions& options) {
-  if (options.verbose) set_verbosity(Verbosity::kVerbose);
-  if (options.quiet) set_verbosity(Verbosity::kQuiet);
-  catch_interrupts();
-}
 
 PicturePass::PicturePass(const PictureOptions& options, const image::Preprocessing& preprocessing,
                          const std::vector<std::filesystem::path>& excluded, bool is_shown)
@@ -37,6 +29,11 @@ void PicturePass::skip(const std::string& reason) {
   bar_.clear();
   std::cerr << "skipped: " << reason << std::endl;
   ++skipped_;
+}
+
+void PicturePass::skip_after_all(const std::string& reason) {
+  --done_;
+  skip(reason);
 }
 
 void PicturePass::print_summary(std::ostream& stream, const std::string& what) const {

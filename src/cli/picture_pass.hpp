@@ -13,9 +13,6 @@
 
 namespace clip_lora::cli {
 
-/// Verbosity and signals as `options` and every command have them.
-void set_up(const ComputeOptions& options);
-
 /// One pass over the pictures of a command line, with a progress bar, and reports of those that have to be
 /// skipped.
 class PicturePass {
@@ -30,6 +27,8 @@ class PicturePass {
 
   /// Reports on the standard error stream why a picture is skipped, and counts it.
   void skip(const std::string& reason);
+  /// The same for one that next() has handed out.
+  void skip_after_all(const std::string& reason);
 
   std::int64_t done() const { return done_; }
   std::int64_t skipped() const { return skipped_; }

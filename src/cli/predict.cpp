@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -17,7 +19,6 @@
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/core/log.hpp"
-#include "clip_lora/data/class_names.hpp"
 #include "clip_lora/data/dataset.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/text/prompts.hpp"
@@ -39,18 +40,12 @@ struct Classes {
   text::ClassPrompts prompts;
 };
 
-std::vector<std::string> read_names(const fs::path& file) {
-  const data::ClassNames read = data::read_class_names(file);
-  if (read.renamed.empty() || !read.names.empty()) return read.names;
-  std::vector<std::string> names;
-  for (const auto& [folder, name] : read.renamed) names.push_back(name);
-  return names;
-}
-
 std::vector<std::string> class_names(const PredictOptions& options,
                                      const std::optional<lora::AdapterContext>& context) {
-  if (!options.class_names.empty()) return read_names(options.class_names);
-  if (context && !context->class_names.empty()) return context->class_names;
+  const std::vector<std::string> adapter_classes =
+      context ? context->class_names : std::vector<std::string>();
+  if (!options.class_names.empty()) return read_class_names(options.class_names, adapter_classes);
+  if (!adapter_classes.empty()) return adapter_classes;
   throw ConfigError("adapter '" + options.pictures.adapter +
                     "' does not say which classes it is for (hint: --class_names FILE)");
 }
@@ -95,6 +90,11 @@ std::vector<PicturePrediction> likeliest(const std::vector<std::string>& paths,
   return predictions;
 }
 
+/// `file` names what could not be written, for the reason of errno.
+[[noreturn]] void throw_unwritable(const std::string& file) {
+  throw ConfigError("cannot write " + file + ": " + (errno != 0 ? std::strerror(errno) : "unknown reason"));
+}
+
 /// Classifies, writes down and sorts.
 class Prediction {
  public:
@@ -114,18 +114,7 @@ class Prediction {
     PicturePass pass(options_.pictures, model_.preprocessing(), excluded(), table_is_shown());
     if (!options_.pictures.compute.quiet) model_.print_header(notes());
     features_ = train::class_features(model_.clip(), text::Tokenizer(), classes_.prompts);
-    try {
-      if (options_.out.empty()) {
-        write_all(pass, std::cout, "standard output");
-      } else {
-        io::write_atomically(options_.out, [&](const fs::path& temporary) {
-          std::ofstream file(temporary, std::ios::binary);
-          write_all(pass, file, options_.out);
-        });
-      }
-    } catch (const Interrupted& interrupted) {
-      throw Interrupted(interrupted.signal_number(), interrupted.what() + what_is_there());
-    }
+    write_saying_what_is_there(pass);
     if (!options_.pictures.compute.quiet) print_summary(pass);
     pass.report_skipped();
     return pass.skipped();
@@ -141,27 +130,71 @@ class Prediction {
     return options_.out.empty() && options_.format != "table" ? std::cerr : std::cout;
   }
 
-  std::string what_is_there() const {
-    std::string note;
-    if (!options_.out.empty()) note += ": '" + options_.out + "' was not written";
-    if (sorter_)
-      note += (note.empty() ? ": " : "; ") + with_commas(sorter_->placed()) + " pictures were sorted";
-    return note;
+  void write_saying_what_is_there(PicturePass& pass) {
+    try {
+      write(pass);
+    } catch (const Interrupted& interrupted) {
+      const std::string unwritten = options_.out.empty() ? "" : ": '" + options_.out + "' was not written";
+      throw Interrupted(interrupted.signal_number(), interrupted.what() + unwritten + what_was_sorted());
+    } catch (const ConfigError& error) {
+      throw ConfigError(error.what() + what_was_sorted());
+    } catch (const DataError& error) {
+      throw DataError(error.what() + what_was_sorted());
+    } catch (const std::exception&) {  // of a type that its message alone does not make up
+      if (sorter_) std::cerr << "clip_lora: stopped by an error" << what_was_sorted() << std::endl;
+      throw;
+    }
+  }
+
+  /// "; 12 pictures were sorted, and their rows are in 'out.csv.partial'"
+  std::string what_was_sorted() const {
+    return sorter_ ? "; " + with_commas(sorter_->placed()) + " pictures were sorted" + rows_kept_ : "";
+  }
+
+  void write(PicturePass& pass) {
+    if (options_.out.empty()) return write_all(pass, std::cout, "standard output");
+    io::write_atomically(options_.out, [&](const fs::path& temporary) {
+      std::ofstream file(temporary, std::ios::binary);
+      if (!file) throw_unwritable("'" + options_.out + "'");
+      try {
+        write_all(pass, file, "'" + options_.out + "'");
+      } catch (...) {
+        file.close();
+        if (sorter_ && sorter_->placed() > 0) keep_rows(temporary);
+        throw;
+      }
+    });
+  }
+
+  /// Pictures that have been moved are not found again: what is known of them stays.
+  void keep_rows(const fs::path& unfinished) {
+    const std::string partial = options_.out + ".partial";
+    try {
+      fs::resize_file(unfinished, bytes_of_whole_rows_);
+      io::write_atomically(partial, [&](const fs::path& temporary) { fs::rename(unfinished, temporary); });
+      rows_kept_ = ", and their rows are in '" + partial + "'";
+    } catch (const std::exception& error) {
+      rows_kept_ = std::string(", but their rows could not be kept: ") + error.what();
+    }
+  }
+
+  void write_text(std::ostream& stream, const std::string& text, const std::string& where) {
+    errno = 0;
+    stream << text << std::flush;
+    if (!stream) throw_unwritable(where);
+    bytes_of_whole_rows_ += text.size();
   }
 
   void write_all(PicturePass& pass, std::ostream& stream, const std::string& where) {
-    stream << text_.header();
+    write_text(stream, text_.header(), where);
     while (const auto batch = pass.next()) {
       const auto predictions = likeliest(
           batch->paths,
           train::class_probabilities(model_.clip(), features_, batch->pixels, model_.preprocessing()),
           top_k_);
-      stream << text_.rows(predictions) << std::flush;
-      if (!stream) throw ConfigError("cannot write " + where);
+      write_text(stream, text_.rows(predictions), where);
       for (const auto& prediction : predictions) take_in(pass, prediction);
     }
-    stream << std::flush;
-    if (!stream) throw ConfigError("cannot write " + where);
   }
 
   void take_in(PicturePass& pass, const PicturePrediction& prediction) {
@@ -170,8 +203,8 @@ class Prediction {
     if (!sorter_) return;
     try {
       sorter_->sort(prediction.path, best.label, static_cast<double>(best.probability));
-    } catch (const DataError& error) {  // it went away in the meantime
-      pass.skip(error.what());
+    } catch (const DataError& error) {  // it went away in the meantime, or may not be moved
+      pass.skip_after_all(error.what());
     }
   }
 
@@ -213,6 +246,8 @@ class Prediction {
   std::optional<PictureSorter> sorter_;
   at::Tensor features_;  // [C, E]
   std::vector<std::int64_t> pictures_of_class_;
+  std::uintmax_t bytes_of_whole_rows_ = 0;  // written
+  std::string rows_kept_;                   // what became of them after an error
 };
 
 }  // namespace
@@ -220,7 +255,10 @@ class Prediction {
 std::int64_t predict(const PredictOptions& options) {
   options.validate();
   set_up(options.pictures.compute);
-  if (!options.out.empty()) require_free({options.out}, options.force);
+  if (!options.out.empty()) {
+    require_free({options.out}, options.force);
+    require_writable_file(options.out);
+  }
   return Prediction(options).execute();
 }
 

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "clip_lora/cli/console.hpp"
-#include "clip_lora/core/errors.hpp"
+#include "clip_lora/cli/option_table.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -44,9 +44,8 @@ PredictionFormat parse_prediction_format(const std::string& name) {
   const std::map<std::string, PredictionFormat> formats = {{"table", PredictionFormat::kTable},
                                                            {"csv", PredictionFormat::kCsv},
                                                            {"jsonl", PredictionFormat::kJsonl}};
-  if (const auto format = formats.find(name); format != formats.end()) return format->second;
-  throw ConfigError("--format '" + name + "': expected table, csv or jsonl" +
-                    did_you_mean(name, {"table", "csv", "jsonl"}));
+  require_one_of("--format", name, {"table", "csv", "jsonl"});
+  return formats.at(name);
 }
 
 std::string csv_field(const std::string& text) {

@@ -10,7 +10,6 @@
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/core/version.hpp"
 #include "clip_lora/io/atomic_file.hpp"
@@ -30,6 +29,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kEvaluationBatch = 256;
+
+/// Bad data of one split, which the message names.
+class SplitError : public DataError {
+ public:
+  using DataError::DataError;
+};
 
 /// One run, from the options to the saved results. Its steps are methods so that each phase reads on its own.
 class Run {
@@ -61,31 +66,32 @@ class Run {
     require_clip_vocabulary(model_);
     data_ = load_run_data(options_);
     folder_ = options_.result_folder(data_.dataset.name);
-    if (saving()) io::require_writable(folder_);
-    print_header();
-    for (const auto& warning : data_.warnings) warn(warning);
     const StartingAdapter start = start_adapter(starting_path(), options_, model_, data_);
-    for (const auto& warning : start.warnings) warn(warning);
     const lora::Adapter& adapter = start.adapter;
     saved_format_ = start.saved_format;
     templates_ = start.templates;
     const auto prompts = text::class_prompts(class_names(), templates_);
+    text::ClassPrompts untouched_prompts;  // of the zero-shot line
+    if (trains()) {
+      untouched_prompts = zero_shot_prompts(options_.prompts, data_.benchmark, class_names(), templates_);
+    }
+    require_result_folder();
+    print_header();
+    for (const auto& warning : data_.warnings) warn(warning);
+    for (const auto& warning : start.warnings) warn(warning);
     seconds_["load"] = stopwatch_.seconds();
 
     RunResult result;
-    if (!options_.output.eval_only) {
-      result.zero_shot = timed("zero_shot", [&] {
-        return metrics(
-            predict("zero-shot", data_.test,
-                    zero_shot_prompts(options_.prompts, data_.benchmark, class_names(), templates_)));
-      });
+    if (trains()) {
+      result.zero_shot =
+          timed("zero_shot", [&] { return metrics(predict_test("zero-shot", untouched_prompts)); });
       std::cout << "zero-shot  " << percent(result.zero_shot->accuracy()) << std::endl;
       training_ = timed("training", [&] { return train(adapter, prompts); });
       save_adapter(adapter);
     }
     const train::Predictions predictions = timed("evaluation", [&] {
       const lora::MergedScope merged(clip_, adapter);
-      return predict("evaluation", data_.test, prompts);
+      return predict_test("evaluation", prompts);
     });
     result.adapted = metrics(predictions);
     print_result(result);
@@ -98,7 +104,8 @@ class Run {
   static constexpr const char* kPredictionsFile = "predictions.csv";
   static constexpr const char* kResultsFile = "results.json";
 
-  bool saving() const { return !options_.output.save_path.empty() && !options_.output.eval_only; }
+  bool trains() const { return !options_.output.eval_only; }
+  bool saving() const { return !options_.output.save_path.empty() && trains(); }
   bool quiet() const { return options_.compute.quiet; }
   const std::vector<std::string>& class_names() const { return data_.dataset.class_names; }
   train::Metrics metrics(const train::Predictions& predictions) const {
@@ -128,9 +135,27 @@ class Run {
 
   /// The file to evaluate or to go on from; empty for a fresh adapter.
   fs::path starting_path() const {
-    if (!options_.output.adapter.empty() || !options_.output.eval_only) return options_.output.adapter;
+    if (!options_.output.adapter.empty() || trains()) return options_.output.adapter;
     const fs::path path = saved_path(lora::AdapterFormat::kSafetensors);
     return fs::exists(path) ? path : saved_path(lora::AdapterFormat::kAuthors);
+  }
+
+  /// Before anything is computed: what will be written can be, and predictions do not come to stand beside
+  /// the results of another adapter. Throws ConfigError.
+  void require_result_folder() const {
+    if (saving()) return io::require_writable(folder_);
+    if (!options_.output.save_predictions) return;
+    const fs::path results = folder_ / kResultsFile;
+    std::error_code ignored;
+    if (fs::exists(results, ignored)) {
+      const std::string source = "results '" + results.string() + "': ";
+      const fs::path saved = io::read_json_object(results, source).value("adapter", "");
+      if (!fs::equivalent(starting_path(), folder_ / saved.filename(), ignored)) {
+        throw ConfigError("--save_predictions: " + source + "they are of another adapter than '" +
+                          starting_path().string() + "' (hint: another --save_path)");
+      }
+    }
+    io::require_writable(folder_);
   }
 
   lora::AdapterContext context() const {
@@ -177,12 +202,35 @@ class Run {
     });
   }
 
+  /// look(), whose DataError says then which `images` it looked at.
+  template <typename Look>
+  auto looking_at(const std::string& images, const Look& look) const {
+    try {
+      return look();
+    } catch (const SplitError&) {
+      throw;
+    } catch (const DataError& error) {
+      throw SplitError(
+          images + ": " + error.what() +
+          (data_.benchmark == nullptr ? "" : " (hint: clip_lora datasets --verify finds all of the kind)"));
+    }
+  }
+
+  train::Predictions predict_test(const std::string& label, const text::ClassPrompts& prompts) {
+    return looking_at("test split", [&] { return predict(label, data_.test, prompts); });
+  }
+
   TrainingReport train(const lora::Adapter& adapter, const text::ClassPrompts& prompts) {
     const auto validation_accuracy = [&] {
-      return metrics(predict("validation", data_.val, prompts, /*progress_bar=*/false)).accuracy();
+      return looking_at("validation images", [&] {
+        return metrics(predict("validation", data_.val, prompts, /*progress_bar=*/false)).accuracy();
+      });
     };
-    return train_adapter(options_, data_, model_.loaded, adapter, tokenizer_,
-                         training_prompts(options_.prompts, class_names(), templates_), validation_accuracy);
+    return looking_at("training images", [&] {
+      return train_adapter(options_, data_, model_.loaded, adapter, tokenizer_,
+                           training_prompts(options_.prompts, class_names(), templates_),
+                           validation_accuracy);
+    });
   }
 
   /// Saved before the final evaluation, so that an interruption there loses nothing. Older results of another
@@ -279,9 +327,7 @@ class Run {
 
 RunResult run(RunOptions options) {
   options.validate();
-  if (options.compute.verbose) set_verbosity(Verbosity::kVerbose);
-  if (options.compute.quiet) set_verbosity(Verbosity::kQuiet);
-  catch_interrupts();
+  set_up(options.compute);
   return Run(std::move(options)).execute();
 }
 

@@ -50,7 +50,7 @@ StartingAdapter load(const fs::path& source, RunOptions& options, Model& model, 
     if (model.loaded.preprocessing != trained) {
       start.warnings.push_back(
           "adapter '" + source.string() +
-          "' was trained with another preprocessing of images than --exif or --resize_mode " + "ask for");
+          "' was trained with another preprocessing of images than --exif or --resize_mode ask for");
     }
   }
   if (!loaded.context) return start;

@@ -14,10 +14,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Where a split is kept that own data have not got themselves; empty without --save_path.
+/// Where a split is kept that own data have not got themselves; empty without --save_path. An evaluation
+/// keeps none that is not kept already.
 fs::path saved_split(const RunOptions& options) {
   if (options.output.save_path.empty()) return {};
-  return fs::path(options.output.save_path) / (data::own_dataset_name(options.data.dataset) + "_split.json");
+  const fs::path file =
+      fs::path(options.output.save_path) / (data::own_dataset_name(options.data.dataset) + "_split.json");
+  std::error_code ignored;
+  return options.output.eval_only && !fs::exists(file, ignored) ? fs::path() : file;
+}
+
+/// Throws DataError for what is meant as a path, ConfigError for a name.
+[[noreturn]] void throw_no_dataset(const std::string& asked) {
+  const std::string no_path = "--dataset '" + asked + "': there is no such folder, .csv or .json file";
+  if (asked.find('/') != std::string::npos) throw DataError(no_path);
+  const auto names = data::benchmark_names();
+  throw ConfigError(no_path + ", nor a data set of this name: expected one of " +
+                    join_capped(names, names.size()) + did_you_mean(asked, names));
 }
 
 void find_dataset(RunData& found, const RunOptions& options) {
@@ -26,8 +39,8 @@ void find_dataset(RunData& found, const RunOptions& options) {
   if (found.benchmark == nullptr && data::is_own_dataset(asked.dataset)) {
     found.dataset =
         data::load_own_dataset(asked.dataset, {asked.split, asked.class_names, saved_split(options)});
-  } else if (found.benchmark == nullptr && asked.dataset.find('/') != std::string::npos) {
-    throw ConfigError("--dataset '" + asked.dataset + "': there is no such folder, .csv or .json file");
+  } else if (found.benchmark == nullptr) {
+    throw_no_dataset(asked.dataset);
   } else {
     found.dataset = data::load_benchmark(asked.dataset, asked.root_path);
   }

@@ -16,7 +16,8 @@ struct RunData {
   data::Dataset dataset;
   const data::Benchmark* benchmark = nullptr;  ///< nullptr: own data
   std::vector<data::Item> train;               ///< the few-shot sample, or all
-  std::vector<data::Item> val;  ///< its validation images, or all; empty if nobody looks at them
+  std::vector<data::Item>
+      val;  ///< its min(shots, 4) validation images per class, or all; empty if nobody looks
   std::vector<data::Item> test;
   std::map<std::string, std::int64_t>
       left_out;  ///< missing images by split that is used; with --allow_missing

@@ -8,6 +8,8 @@
 
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/interrupt.hpp"
+#include "clip_lora/core/log.hpp"
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/benchmark.hpp"
 #include "clip_lora/text/prompts.hpp"
@@ -63,7 +65,7 @@ void PromptOptions::validate() const {
 
 void ImageOptions::validate() const {
   require_one_of("--exif", exif, {"auto", "apply", "ignore"});
-  if (!resize_mode.empty()) image::parse_resize_mode(resize_mode);
+  if (!resize_mode.empty()) require_one_of("--resize_mode", resize_mode, {"shortest", "longest", "squash"});
   require(memory_gib >= 0.0 && memory_gib <= kMostGib, "--image_memory", memory_gib,
           "GiB, at least 0 (0: half of what is free)");
   require(workers >= 0 && workers <= kMostWorkers, "--workers", workers,
@@ -93,7 +95,7 @@ void TrainingOptions::validate() const {
   require_one_of("--select", select, {"last", "best"});
   if (select == "best" && eval_every == 0) {
     throw ConfigError(
-        "--select best needs --eval_every N: the validation split decides, and has to be looked at");
+        "--select best needs --eval_every N: the validation images decide, and have to be looked at");
   }
 }
 
@@ -110,6 +112,12 @@ void OutputOptions::validate() const {
 
 void ComputeOptions::validate() const {
   if (verbose && quiet) throw ConfigError("--verbose and --quiet exclude each other");
+}
+
+void set_up(const ComputeOptions& options) {
+  if (options.verbose) set_verbosity(Verbosity::kVerbose);
+  if (options.quiet) set_verbosity(Verbosity::kQuiet);
+  catch_interrupts();
 }
 
 void RunOptions::validate() const {
@@ -236,8 +244,10 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("class_weights", options.training.class_weights,
             "of the loss: none, or balanced (rare classes count more)");
   table.add("eval_every", options.training.eval_every,
-            "iterations between two looks at the validation split; 0: none");
-  table.add("select", options.training.select, "adapter that is kept: last, or best on the validation split");
+            "iterations between two looks at the sampled validation images, min(shots, 4) per class (with "
+            "--shots all: all of them); 0: none");
+  table.add("select", options.training.select,
+            "adapter that is kept: last, or best on these validation images");
 
   table.group("Results");
   table.add(

@@ -13,6 +13,7 @@
 #include <set>
 #include <system_error>
 
+#include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 
@@ -50,11 +51,24 @@ std::string numbered(const fs::path& name, int number) {
   return shortened(name.stem().string(), room) + ending;
 }
 
-[[noreturn]] void throw_failed(const fs::path& picture, const fs::path& target, int reason) {
+bool may(const fs::path& path, int access) {
+  return ::faccessat(AT_FDCWD, path.c_str(), access, AT_EACCESS) == 0;
+}
+
+/// Whether `reason` for which `picture` could not be put into `folder` lies with the picture or its own
+/// folder.
+bool is_of_picture(const fs::path& picture, const fs::path& folder, SortMode mode, int reason) {
+  if (!may(picture, F_OK)) return true;
+  if (reason != EACCES && reason != EPERM) return false;
+  if (mode == SortMode::kCopy) return !may(picture, R_OK);
+  return mode == SortMode::kMove && may(folder, W_OK | X_OK);
+}
+
+[[noreturn]] void throw_failed(const fs::path& picture, const fs::path& target, SortMode mode, int reason) {
   const std::string message = std::generic_category().message(reason);
-  std::error_code ignored;
-  if (!fs::exists(fs::symlink_status(picture, ignored))) {
-    throw DataError("image '" + picture.string() + "': it is gone: " + message);
+  if (is_of_picture(picture, target.parent_path(), mode, reason)) {
+    throw DataError("image '" + picture.string() + "': it cannot be put at '" + target.string() +
+                    "': " + message);
   }
   throw ConfigError("cannot put '" + picture.string() + "' at '" + target.string() + "': " + message);
 }
@@ -136,7 +150,10 @@ int move(const fs::path& picture, const fs::path& target) {
     if (reason == 0) reason = flush_to_disk(target.parent_path());
   }
   if (reason != 0) return reason;
-  return ::unlink(picture.c_str()) == 0 ? 0 : errno;
+  if (::unlink(picture.c_str()) == 0 || errno == ENOENT) return 0;
+  reason = errno;
+  ::unlink(target.c_str());  // what cannot be moved stays where it is, once
+  return reason;
 }
 
 /// 0, or the reason why not; EEXIST if `target` is there.
@@ -155,9 +172,8 @@ int put(const fs::path& picture, const fs::path& target, SortMode mode) {
 SortMode parse_sort_mode(const std::string& name) {
   const std::map<std::string, SortMode> modes = {
       {"copy", SortMode::kCopy}, {"link", SortMode::kLink}, {"move", SortMode::kMove}};
-  if (const auto mode = modes.find(name); mode != modes.end()) return mode->second;
-  throw ConfigError("--mode '" + name + "': expected copy, link or move" +
-                    did_you_mean(name, {"copy", "link", "move"}));
+  require_one_of("--mode", name, {"copy", "link", "move"});
+  return modes.at(name);
 }
 
 std::vector<std::string> class_folder_names(const std::vector<std::string>& class_names) {
@@ -186,7 +202,7 @@ Placement place_picture(const fs::path& picture, const fs::path& folder, SortMod
     int reason = EEXIST;
     if (!fs::exists(fs::symlink_status(target, error))) reason = put(picture, target, mode);
     if (reason == 0) return number == 1 ? Placement::kPlaced : Placement::kRenamed;
-    if (reason != EEXIST) throw_failed(picture, target, reason);
+    if (reason != EEXIST) throw_failed(picture, target, mode, reason);
     if (same_content(picture, target)) return Placement::kAlreadyThere;
   }
 }

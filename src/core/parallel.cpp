@@ -4,6 +4,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -35,7 +36,11 @@ void parallel_for(std::size_t count, int workers, const std::function<void(std::
     // The caller is one of the workers; the rest are joined at the end of this scope.
     const std::size_t helpers = std::min(count, static_cast<std::size_t>(std::max(workers, 1)));
     std::vector<std::jthread> threads;
-    for (std::size_t i = 1; i < helpers; ++i) threads.emplace_back(work);
+    try {
+      for (std::size_t i = 1; i < helpers; ++i) threads.emplace_back(work);
+    } catch (const std::system_error&) {
+      // A limit on threads or on memory: those that there are do it all.
+    }
     work();
   }
   if (error) std::rethrow_exception(error);

@@ -1,13 +1,26 @@
 #include "clip_lora/core/worker_pool.hpp"
 
 #include <cassert>
+#include <exception>
+#include <string>
 #include <utility>
+
+#include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/log.hpp"
 
 namespace clip_lora {
 
 WorkerPool::WorkerPool(int workers) {
   assert(workers >= 1);
-  for (int i = 0; i < workers; ++i) threads_.emplace_back(&WorkerPool::work, this);
+  threads_.reserve(static_cast<std::size_t>(workers));
+  try {
+    for (int i = 0; i < workers; ++i) threads_.emplace_back(&WorkerPool::work, this);
+  } catch (const std::exception& error) {  // a limit on threads or on memory
+    const std::string reason = "of " + std::to_string(workers) + " worker threads only " +
+                               std::to_string(threads_.size()) + " could be started: " + error.what();
+    if (threads_.empty()) throw Error(reason + " (hint: raise the limit on processes or on memory)");
+    log_warning(reason);
+  }
 }
 
 WorkerPool::~WorkerPool() {

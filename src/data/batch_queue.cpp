@@ -1,6 +1,7 @@
 #include "batch_queue.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <memory>
@@ -11,6 +12,8 @@ namespace {
 
 /// The oldest batch, and behind it another one or two pictures for each thread, whatever is more.
 std::size_t pictures_wanted(int batch_size, int workers) {
+  TORCH_CHECK(batch_size >= 1 && workers >= 1, "batch_size and workers must be at least 1, got ", batch_size,
+              " and ", workers);
   return static_cast<std::size_t>(batch_size) + static_cast<std::size_t>(std::max(batch_size, 2 * workers));
 }
 

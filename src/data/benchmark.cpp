@@ -4,6 +4,7 @@
 
 #include "benchmark_list.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "paths.hpp"
 #include "text_file.hpp"
 
 namespace clip_lora::data {
@@ -34,8 +35,7 @@ std::filesystem::path find_folder(const Benchmark& benchmark, const std::filesys
   std::vector<std::string> tried;
   for (const std::string& name : benchmark.folders) {
     const auto folder = root_path / name;
-    std::error_code ignored;
-    if (std::filesystem::is_directory(folder, ignored)) return folder;
+    if (is_folder(folder)) return folder;
     tried.push_back(folder.string());
   }
   throw DataError("data set '" + benchmark.name + "': no folder; tried " + join_quoted(tried) +

@@ -1,11 +1,12 @@
 #include "clip_lora/data/coop_split.hpp"
 
-#include <fstream>
 #include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/json_text.hpp"
+#include "paths.hpp"
+#include "split_json.hpp"
 #include "text_file.hpp"
 
 namespace clip_lora::data {
@@ -23,7 +24,7 @@ struct NamedBy {
 class SplitReader {
  public:
   SplitReader(const std::filesystem::path& file, const std::filesystem::path& image_folder)
-      : file_(file), image_folder_(image_folder), json_(parse()) {}
+      : file_(file), image_folder_(image_folder), json_(read_split_json(file)) {}
 
   std::vector<Item> read(const std::string& split) {
     const auto found = json_.find(split);
@@ -60,28 +61,15 @@ class SplitReader {
   }
 
  private:
-  Json parse() const {
-    std::ifstream stream(file_, std::ios::binary);
-    if (!stream) fail("cannot be read");
-    Json json;
-    try {
-      json = Json::parse(stream);
-    } catch (const Json::exception& error) {
-      fail(std::string("is not valid JSON: ") + error.what());
-    }
-    if (!json.is_object()) fail(std::string("is a JSON ") + json.type_name() + ", expected an object");
-    return json;
-  }
-
   Item read_entry(const Json& json, const std::string& entry) {
     if (!json.is_array() || json.size() != 3) {
-      fail(entry + " is " + shown(json) + ", expected [relative path, label, class name]");
+      fail(entry + " is " + io::brief(json) + ", expected [relative path, label, class name]");
     }
     if (!json[0].is_string() || json[0].get_ref<const std::string&>().empty()) {
-      fail(entry + " has the path " + shown(json[0]) + ", expected a string that is not empty");
+      fail(entry + " has the path " + io::brief(json[0]) + ", expected a string that is not empty");
     }
     if (!json[2].is_string() || json[2].get_ref<const std::string&>().empty()) {
-      fail(entry + " has the class name " + shown(json[2]) + ", expected a string that is not empty");
+      fail(entry + " has the class name " + io::brief(json[2]) + ", expected a string that is not empty");
     }
     const int label = read_label(json[1], entry);
     learn_name(label, json[2].get<std::string>(), entry);
@@ -92,7 +80,7 @@ class SplitReader {
     constexpr int kMax = std::numeric_limits<int>::max();
     // Compared as the type it has: a huge unsigned number must not turn negative on the way.
     const bool fits = json.is_number_unsigned() && json.get<std::uint64_t>() <= std::uint64_t{kMax};
-    if (!fits) fail(entry + " has the label " + shown(json) + ", expected an integer from 0");
+    if (!fits) fail(entry + " has the label " + io::brief(json) + ", expected an integer from 0");
     return json.get<int>();
   }
 
@@ -104,12 +92,6 @@ class SplitReader {
     }
   }
 
-  static std::string shown(const Json& json) {
-    constexpr std::size_t kMaxBytes = 80;
-    const std::string text = json.dump(-1, ' ', true, Json::error_handler_t::replace);
-    return text.size() <= kMaxBytes ? text : text.substr(0, kMaxBytes) + "…";
-  }
-
   [[noreturn]] void fail(const std::string& reason) const {
     throw DataError("split file '" + file_.string() + "': " + reason);
   }
@@ -119,11 +101,6 @@ class SplitReader {
   Json json_;
   std::map<int, NamedBy> names_;
 };
-
-bool is_folder(const std::filesystem::path& path) {
-  std::error_code ignored;
-  return std::filesystem::is_directory(path, ignored);
-}
 
 }  // namespace
 
@@ -142,7 +119,7 @@ Dataset read_coop_split(const std::string& name, const std::filesystem::path& sp
 
 Dataset read_coop_folder(const std::string& name, const std::filesystem::path& folder,
                          const std::string& image_folder, const std::string& split_file) {
-  if (!std::filesystem::is_regular_file(folder / split_file)) {
+  if (!is_there(folder / split_file)) {
     throw DataError("data set '" + name + "': no split file '" + (folder / split_file).string() +
                     "' (hint: DATASETS.md says where it comes from)");
   }

@@ -9,11 +9,11 @@
 #include <mutex>
 #include <set>
 #include <string_view>
+#include <system_error>
 #include <type_traits>
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/log.hpp"
-#include "clip_lora/core/version.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 
 namespace clip_lora::data {
@@ -53,7 +53,7 @@ void append(std::string& bytes, const image::Preprocessing& preprocessing) {
 Key make_key(const std::vector<Item>& items, const image::Preprocessing& preprocessing) {
   std::string bytes;
   append(bytes, CacheHeader{}.version);
-  append(bytes, std::string_view(kVersion));
+  append(bytes, image::kPixelsVersion);
   append(bytes, preprocessing);
   const std::string working_folder = fs::current_path().native() + "/";
   for (const Item& item : items) {
@@ -124,8 +124,12 @@ std::uint64_t& EvaluationCache::kept_checksum(std::size_t item) const {
 void EvaluationCache::open_file() {
   try {
     file_ = std::make_shared<io::MappedFile>(path_);
-  } catch (const Error&) {
-    return;  // not there, or not readable
+  } catch (const Error& error) {
+    std::error_code ignored;
+    if (fs::exists(path_, ignored)) {
+      warn_once(path_.parent_path(), std::string(error.what()) + " (the images are decoded again)");
+    }
+    return;
   }
   const bool has_right_header = file_->size() == view_offset(header_.count) &&
                                 std::memcmp(file_->bytes(), &header_, sizeof header_) == 0;

@@ -25,8 +25,6 @@ struct CacheHeader {
   std::uint32_t size_px = 0;  ///< R, the views' side
   std::uint64_t count = 0;    ///< N, how many there are
   std::array<std::uint8_t, 16> key{};
-
-  bool operator==(const CacheHeader&) const = default;
 };
 static_assert(sizeof(CacheHeader) == 40);
 
@@ -37,7 +35,7 @@ static_assert(sizeof(CacheHeader) == 40);
 ///   CacheHeader
 ///   uint64[N]          checksum of each view
 ///   uint8[N, R, R, 3]  the views
-/// The key is XXH3-128 of the layout's and the program's version, every field of the preprocessing, and the
+/// The key is XXH3-128 of the layout's and the pixels' version, every field of the preprocessing, and the
 /// images' absolute paths. A checksum is XXH3-64 of a view's bytes, its seed a hash of the image file's size
 /// and time of last change in nanoseconds: it is right only for a view that is undamaged and of the file as
 /// it is now. So a changed image costs no more than itself, and the first batch need not wait until all files

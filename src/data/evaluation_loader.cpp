@@ -1,7 +1,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cassert>
 #include <cstring>
 #include <utility>
 
@@ -19,7 +18,6 @@ class EvaluationLoader::Impl {
         preprocessing_(preprocessing),
         batch_size_(static_cast<std::size_t>(options.batch_size)),
         queue_(options.batch_size, options.workers) {
-    assert(options.batch_size >= 1 && options.workers >= 1);
     if (!options.cache_folder.empty() && !items_.empty()) {
       cache_ = std::make_unique<EvaluationCache>(options.cache_folder, items_, preprocessing_);
     }

@@ -3,6 +3,7 @@
 #include "benchmark_list.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "id_name_lines.hpp"
+#include "paths.hpp"
 #include "text_file.hpp"
 
 namespace clip_lora::data {
@@ -36,10 +37,9 @@ void require_files(const fs::path& folder) {
   const fs::path inner = folder / "data";
   for (const std::string name : {"variants.txt", "images_variant_train.txt", "images_variant_val.txt",
                                  "images_variant_test.txt", "images"}) {
-    if (fs::exists(folder / name)) continue;
-    const std::string hint = fs::exists(inner / name)
-                                 ? "move what is in '" + inner.string() + "' one folder up"
-                                 : "DATASETS.md says where it comes from";
+    if (is_there(folder / name)) continue;
+    const std::string hint = is_there(inner / name) ? "move what is in '" + inner.string() + "' one folder up"
+                                                    : "DATASETS.md says where it comes from";
     throw DataError("data set 'fgvc': no '" + (folder / name).string() + "' (hint: " + hint + ")");
   }
 }

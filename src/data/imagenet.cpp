@@ -7,6 +7,7 @@
 #include "clip_lora/data/image_folder.hpp"
 #include "clip_lora/text/prompts.hpp"
 #include "id_name_lines.hpp"
+#include "paths.hpp"
 #include "text_file.hpp"
 
 namespace clip_lora::data {
@@ -19,9 +20,9 @@ namespace fs = std::filesystem;
 /// The folder that holds `train` and `val`.
 fs::path find_image_folder(const fs::path& folder) {
   for (const fs::path& candidate : {folder / "images", folder}) {
-    if (fs::is_directory(candidate / "train") && fs::is_directory(candidate / "val")) return candidate;
+    if (is_folder(candidate / "train") && is_folder(candidate / "val")) return candidate;
   }
-  const bool no_val = fs::is_directory(folder / "images/train") || fs::is_directory(folder / "train");
+  const bool no_val = is_folder(folder / "images/train") || is_folder(folder / "train");
   const std::string missing = no_val ? "val" : "train";
   fail("no folder '" + (folder / "images" / missing).string() + "', and no '" + (folder / missing).string() +
        "' either (hint: DATASETS.md shows the tree)");
@@ -124,7 +125,7 @@ Dataset read(const fs::path& folder) {
   Dataset dataset;
   dataset.name = "imagenet";
   dataset.class_names =
-      fs::exists(names_file) ? names_from_file(names_file, folders) : names_of_clip(names_file, folders);
+      is_there(names_file) ? names_from_file(names_file, folders) : names_of_clip(names_file, folders);
   dataset.train = items_of(std::move(train));
   dataset.test = items_of(std::move(test));
   dataset.val_is_drawn_from_train = true;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <system_error>
@@ -20,12 +21,29 @@ namespace fs = std::filesystem;
   throw ConfigError("cannot write '" + path.string() + "': " + reason);
 }
 
+/// Where a process was killed, its temporary file stays behind. One of `path` that has not been written to
+/// for an hour is taken for such and removed; if its process lives all the same, it warns that it cannot
+/// commit.
+void remove_abandoned(const fs::path& path) {
+  const std::string prefix = path.filename().string() + ".tmp-";
+  const auto last_hour = fs::file_time_type::clock::now() - std::chrono::hours(1);
+  std::error_code error;  // what cannot be looked at or removed stays
+  for (fs::directory_iterator entry(path.parent_path(), error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (!entry->path().filename().string().starts_with(prefix)) continue;
+    std::error_code gone;
+    const auto written = entry->last_write_time(gone);
+    if (!gone && entry->is_regular_file(gone) && written < last_hour) fs::remove(entry->path(), gone);
+  }
+}
+
 }  // namespace
 
 NewFile::NewFile(fs::path path) : path_(std::move(path)) {
   std::error_code error;
   fs::create_directories(path_.parent_path(), error);
   if (error) throw_unwritable(path_.parent_path(), error.message());
+  remove_abandoned(path_);
   for (int attempt = 0; file_ < 0; ++attempt) {
     temporary_ = path_;
     temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(attempt);

@@ -10,7 +10,8 @@ namespace clip_lora::data {
 /// in one go.
 class NewFile {
  public:
-  /// Makes missing folders. Throws ConfigError naming the path and the reason, as the others.
+  /// Makes missing folders, and removes what processes that were killed an hour or more ago left behind of
+  /// the same file. Throws ConfigError naming the path and the reason, as the others.
   explicit NewFile(std::filesystem::path path);
   /// Removes the file if it has not been committed.
   ~NewFile();

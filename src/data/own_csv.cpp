@@ -40,6 +40,16 @@ bool is_one_of(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+/// "path, image or file".
+std::string join_or(const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (i > 0) text += i + 1 < names.size() ? ", " : " or ";
+    text += names[i];
+  }
+  return text;
+}
+
 /// Reads the rows of one file.
 class TableReader {
  public:
@@ -49,6 +59,7 @@ class TableReader {
     const std::vector<CsvRow> rows = parse_csv(text(), "'" + file_.string() + "' ");
     if (rows.empty()) throw DataError(own_data(file_) + "it is empty, expected rows of path, label");
     const bool has_header = find_columns(rows.front());
+    if (!has_header && rows.size() > 1) refuse_unknown_header(rows[0], rows[1]);
     if (has_header && rows.size() == 1) throw DataError(own_data(file_) + "it has a header, but no rows");
     std::vector<Picture> pictures;
     for (std::size_t i = has_header ? 1 : 0; i < rows.size(); ++i) {
@@ -78,6 +89,10 @@ class TableReader {
   /// Whether `first` is a header. Its names say where the columns are; without one they have the usual order.
   bool find_columns(const CsvRow& first) {
     columns_.count = first.fields.size();
+    if (has_image_extension(trimmed(first.fields.front()))) {  // whatever its class is called
+      take_usual_order(first);
+      return false;
+    }
     std::vector<std::string> names;
     for (const auto& field : first.fields) names.push_back(lower_case(trimmed(field)));
     const auto path = find_column(first, names, kPathNames);
@@ -90,14 +105,28 @@ class TableReader {
       warn_of_unused(first);
       return true;
     }
-    // A header that lacks a column, unless it is a picture of the class 'label'.
-    if (path) fail(first.line, "the header has no column " + join_quoted(kLabelNames));
-    if (label && !has_image_extension(first.fields.front())) {
-      fail(first.line, "the header has no column " + join_quoted(kPathNames));
+    if (path || label) {
+      fail(first.line, "the header has no column " + join_or(path ? kLabelNames : kPathNames) +
+                           "; it has: " + join_quoted(first.fields));
     }
     take_usual_order(first);
     return false;
   }
+
+  /// A first row that names no file where the second does is a header of other names.
+  void refuse_unknown_header(const CsvRow& first, const CsvRow& second) const {
+    const auto is_file = [&](const CsvRow& row) {
+      std::error_code ignored;
+      return fs::is_regular_file(path_of(row), ignored);
+    };
+    if (has_image_extension(path_of(first)) || is_file(first) || !is_file(second)) return;
+    fail(first.line, "it looks like a header, but no column's name is known: " + join_quoted(first.fields) +
+                         " (hint: known are " + join_or(kPathNames) + " for the path, " +
+                         join_or(kLabelNames) + " for the label, split and group)");
+  }
+
+  /// Not normalised: "link/.." need not be where the table lies.
+  fs::path path_of(const CsvRow& row) const { return file_.parent_path() / row.fields[columns_.path]; }
 
   std::optional<std::size_t> find_column(const CsvRow& header, const std::vector<std::string>& names,
                                          const std::vector<std::string>& wanted) const {
@@ -152,7 +181,7 @@ class TableReader {
     const std::string& path = row.fields[columns_.path];
     if (path.empty()) fail(row.line, "the path is empty");
     if (path.find('\0') != std::string::npos) fail(row.line, "the path has a null byte in it");
-    picture.image = (file_.parent_path() / path).lexically_normal().string();
+    picture.image = path_of(row).string();
     picture.label = trimmed(row.fields[columns_.label]);
     if (picture.label.empty()) fail(row.line, "the label is empty");
     if (columns_.split) picture.split = read_split(row);
@@ -171,7 +200,8 @@ class TableReader {
 
   /// False for a row that says what one before it has said. Throws if it says something else.
   bool is_new(const std::vector<Picture>& pictures, const Picture& picture) {
-    const auto [known, is_new] = known_.emplace(picture.image, pictures.size());
+    const auto [known, is_new] =
+        known_.emplace(fs::path(picture.image).lexically_normal().string(), pictures.size());
     if (is_new) return true;
     const Picture& before = pictures[known->second];
     const auto compare = [&](const char* what, const std::string& first, const std::string& second) {
@@ -193,11 +223,9 @@ class TableReader {
   const fs::path& file_;
   std::vector<std::string>& warnings_;
   Columns columns_;
-  std::unordered_map<std::string, std::size_t> known_;  // index of the picture by its path
+  std::unordered_map<std::string, std::size_t> known_;  // index of the picture by its normalised path
   std::size_t repeated_ = 0;
 };
-
-bool is_digits(const std::string& text) { return text.find_first_not_of("0123456789") == std::string::npos; }
 
 /// Sorted as folders are; as numbers if all are.
 std::vector<std::string> sorted_labels(const std::vector<Picture>& pictures) {
@@ -258,6 +286,7 @@ Dataset take_splits(const std::vector<Picture>& pictures, const fs::path& file) 
 UnsplitData unsplit(const std::vector<Picture>& pictures, const fs::path& file) {
   UnsplitData data;
   data.name = own_dataset_name(file);
+  data.path = file;
   const auto labels = sorted_labels(pictures);
   const auto numbers = by_label(labels);
   for (const auto& label : labels) data.classes.push_back({label, {}});
@@ -280,7 +309,7 @@ Dataset load_own_csv(const fs::path& file, const OwnDatasetOptions& options) {
   if (reader.columns().split) {
     if (reader.columns().group) warn_of_torn_groups(pictures, file, warnings);
     dataset = take_splits(pictures, file);
-    warn_of_unused_fractions(dataset, options.split);
+    warn_of_unused_fractions(dataset, file, options.split);
   } else {
     UnsplitData data = unsplit(pictures, file);
     require_classes(data.classes.size(), data.classes.front().name, file);

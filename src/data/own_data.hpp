@@ -11,11 +11,12 @@
 namespace clip_lora::data {
 
 // The parts of load_own_dataset. Their data sets' class names are the folders' and labels' own, as they stand
-// there.
+// there; a JSON's have spaces for underscores already.
 
 /// Classes and pictures that nobody has split yet.
 struct UnsplitData {
   std::string name;
+  std::filesystem::path path;  ///< for messages
   std::vector<ClassFolder> classes;
   /// By picture: those of one group stay in one split. Pictures that are not in it stand for themselves.
   std::unordered_map<std::string, std::string> group_of;
@@ -46,7 +47,8 @@ std::filesystem::path image_folder_of(const std::filesystem::path& split_file);
 void require_classes(std::size_t count, const std::string& only, const std::filesystem::path& path);
 
 /// Says that fractions other than the default ones play no part, if `options` has such.
-void warn_of_unused_fractions(Dataset& dataset, const SplitOptions& options);
+void warn_of_unused_fractions(Dataset& dataset, const std::filesystem::path& path,
+                              const SplitOptions& options);
 
 /// "own data 'PATH': ", which begins messages about it.
 std::string own_data(const std::filesystem::path& path);

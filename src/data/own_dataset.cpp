@@ -6,17 +6,13 @@
 #include "clip_lora/data/benchmark.hpp"
 #include "clip_lora/data/class_names.hpp"
 #include "own_data.hpp"
+#include "paths.hpp"
 #include "text_file.hpp"
 
 namespace clip_lora::data {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool is_folder(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_directory(path, ignored);
-}
 
 std::string extension_of(const fs::path& path) { return lower_case(path.extension().string()); }
 
@@ -74,22 +70,18 @@ void rename_classes(Dataset& dataset, const fs::path& file) {
 }
 
 void warn_of_numbers(Dataset& dataset, const fs::path& path) {
-  const auto is_number = [](const std::string& name) {
-    return name.find_first_not_of("0123456789") == std::string::npos;
-  };
-  if (!std::all_of(dataset.class_names.begin(), dataset.class_names.end(), is_number)) return;
+  if (!std::all_of(dataset.class_names.begin(), dataset.class_names.end(), is_digits)) return;
   dataset.warnings.push_back(
       own_data(path) + "the class names are numbers, which mean little to CLIP (hint: --class_names FILE)");
 }
 
 Dataset load_by_kind(const fs::path& path, const OwnDatasetOptions& options) {
   if (is_folder(path)) return load_own_folder(path, options);
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) throw DataError(own_data(path) + "there is no such folder or file");
+  if (!is_there(path)) throw DataError(own_data(path) + "there is no such folder or file");
   if (extension_of(path) == ".csv") return load_own_csv(path, options);
   if (extension_of(path) == ".json") {
     Dataset dataset = load_own_json(path);
-    warn_of_unused_fractions(dataset, options.split);
+    warn_of_unused_fractions(dataset, path, options.split);
     return dataset;
   }
   throw DataError(own_data(path) + "expected a folder, a .csv or a .json file");
@@ -104,19 +96,19 @@ void require_classes(std::size_t count, const std::string& only, const fs::path&
 
 std::string own_data(const fs::path& path) { return "own data '" + path.string() + "': "; }
 
-void warn_of_unused_fractions(Dataset& dataset, const SplitOptions& options) {
+void warn_of_unused_fractions(Dataset& dataset, const fs::path& path, const SplitOptions& options) {
   const SplitOptions defaults;
   if (options.test_fraction == defaults.test_fraction && options.val_fraction == defaults.val_fraction)
     return;
   dataset.warnings.push_back(
-      own_data(dataset.name) +
-      "it comes with a split, so that --test_fraction and --val_fraction play no part");
+      own_data(path) + "it comes with a split, so that --test_fraction and --val_fraction play no part");
 }
 
 bool is_own_dataset(const std::string& value) {
   if (find_benchmark(value) != nullptr) return false;
   const std::string extension = extension_of(value);
-  return is_folder(value) || extension == ".csv" || extension == ".json";
+  std::error_code ignored;  // `value` may be any text
+  return fs::is_directory(value, ignored) || extension == ".csv" || extension == ".json";
 }
 
 std::string own_dataset_name(const fs::path& path) {

@@ -65,7 +65,7 @@ SplitFolders find_split_folders(const fs::path& folder, const Listing& listing) 
   return found;
 }
 
-/// ": it has 12 files that are no pictures (.heic 11, .txt 1)" for a class without pictures, or "".
+/// ": its 12 files are of kinds that are not read (.heic 11, .txt 1)" for a folder without pictures, or "".
 std::string other_files_in(const fs::path& folder) {
   constexpr auto kOptions = fs::directory_options::skip_permission_denied;
   std::map<std::string, std::size_t> counts;
@@ -98,6 +98,14 @@ void require_pictures(const fs::path& folder, const std::vector<ClassFolder>& cl
                   " (hint: add some, or remove the folder)");
 }
 
+/// A split may lack some of the classes, but not all.
+void require_any_picture(const fs::path& folder, const std::vector<ClassFolder>& classes) {
+  if (std::any_of(classes.begin(), classes.end(), [](const auto& found) { return !found.images.empty(); }))
+    return;
+  throw DataError(own_data(folder) + "it has class folders, but no pictures in them" +
+                  other_files_in(folder));
+}
+
 std::string pictures_without_class(const fs::path& folder, std::size_t count) {
   return own_data(folder) + std::to_string(count) + (count == 1 ? " picture lies" : " pictures lie") +
          " in no class's folder and " + (count == 1 ? "is" : "are") + " left out";
@@ -127,6 +135,7 @@ Dataset load_split_folders(const fs::path& folder, const SplitFolders& splits) {
     for (const auto& found : listed[i]) labels.emplace(found.name, 0);
   }
   require_pictures(folder / splits.train, listed[0]);
+  require_any_picture(folder / splits.test, listed[2]);
   for (auto& [name, label] : labels) {
     label = static_cast<int>(dataset.class_names.size());
     dataset.class_names.push_back(name);
@@ -152,6 +161,7 @@ UnsplitData list_unsplit(const fs::path& folder, const Listing& listing) {
   }
   UnsplitData data;
   data.name = own_dataset_name(folder);
+  data.path = folder;
   if (listing.pictures > 0) data.warnings.push_back(pictures_without_class(folder, listing.pictures));
   data.classes = list_class_folders(folder, HiddenFiles::kSkip);
   require_pictures(folder, data.classes);
@@ -164,6 +174,13 @@ UnsplitData list_unsplit(const fs::path& folder, const Listing& listing) {
   return data;
 }
 
+/// Whether `name`, though it could stand for a split, is a class among others: it holds pictures, no folders.
+bool is_class(const fs::path& folder, const std::string& name, const SplitFolders& splits) {
+  if (splits.others.empty()) return false;
+  const Listing listing = list(folder / name);
+  return listing.pictures > 0 && listing.folders.empty();
+}
+
 }  // namespace
 
 Dataset load_own_folder(const fs::path& folder, const OwnDatasetOptions& options) {
@@ -174,11 +191,13 @@ Dataset load_own_folder(const fs::path& folder, const OwnDatasetOptions& options
   }
   if (splits.train.empty() || splits.test.empty()) {
     const bool has_train = splits.test.empty();
-    throw DataError(own_data(folder) + "it has '" + (has_train ? splits.train : splits.test) + "', but no '" +
-                    (has_train ? "test" : "train") + "', " + kExpected);
+    const std::string& only = has_train ? splits.train : splits.test;
+    if (is_class(folder, only, splits)) return split_or_reuse(list_unsplit(folder, listing), folder, options);
+    throw DataError(own_data(folder) + "it has '" + only + "', but no '" + (has_train ? "test" : "train") +
+                    "', " + kExpected);
   }
   Dataset dataset = load_split_folders(folder, splits);
-  warn_of_unused_fractions(dataset, options.split);
+  warn_of_unused_fractions(dataset, folder, options.split);
   return dataset;
 }
 

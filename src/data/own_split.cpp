@@ -7,9 +7,12 @@
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/python_random.hpp"
 #include "own_data.hpp"
+#include "text_file.hpp"
 
 namespace clip_lora::data {
 namespace {
+
+namespace fs = std::filesystem;
 
 /// How many pictures of a class go where.
 struct Counts {
@@ -37,11 +40,11 @@ Counts counts_of(std::size_t total, const SplitOptions& options) {
   return counts;
 }
 
-void require_enough(const std::string& name, const std::string& class_name, std::size_t count,
+void require_enough(const fs::path& path, const std::string& class_name, std::size_t count,
                     const char* what) {
   if (count >= 2) return;
   throw DataError(
-      own_data(name) + "class '" + class_name + "' has " + std::to_string(count) + " " + what +
+      own_data(path) + "class '" + class_name + "' has " + std::to_string(count) + " " + what +
       ", expected at least 2 to have some in train and some in test (hint: add pictures, remove the "
       "class, or give the data a split of their own)");
 }
@@ -68,6 +71,7 @@ class GroupSplitter {
         for (const auto& image : group.images) items.push_back({image, static_cast<int>(label)});
       }
     }
+    check_train_and_test(dataset);
     return dataset;
   }
 
@@ -78,6 +82,31 @@ class GroupSplitter {
     std::string key;
     std::vector<std::string> images;  // of one class
   };
+
+  /// The groups of one class may all have been placed by classes before it.
+  void check_train_and_test(Dataset& dataset) const {
+    const auto untrained = classes_without(dataset.train);
+    if (!untrained.empty()) throw DataError(lacks("train", untrained));
+    const auto untested = classes_without(dataset.test);
+    if (!untested.empty()) dataset.warnings.push_back(lacks("test", untested));
+  }
+
+  std::vector<std::string> classes_without(const std::vector<Item>& items) const {
+    std::vector<bool> has(data_.classes.size(), false);
+    for (const Item& item : items) has[static_cast<std::size_t>(item.label)] = true;
+    std::vector<std::string> names;
+    for (std::size_t label = 0; label < has.size(); ++label) {
+      if (!has[label]) names.push_back(data_.classes[label].name);
+    }
+    return names;
+  }
+
+  std::string lacks(const std::string& split, const std::vector<std::string>& classes) const {
+    return own_data(data_.path) + split + " has no pictures of " + join_quoted(classes) +
+           ", since groups stay together and other classes have placed all of theirs (hint: another "
+           "--split_seed "
+           "or smaller groups)";
+  }
 
   /// In order of first appearance; a picture without a group is one.
   std::vector<Group> groups_in(const ClassFolder& folder) const {
@@ -105,7 +134,7 @@ class GroupSplitter {
 
   void place_groups_of(const ClassFolder& folder) {
     const std::vector<Group> groups = groups_in(folder);
-    require_enough(data_.name, folder.name, groups.size(), groups.size() == 1 ? "group" : "groups");
+    require_enough(data_.path, folder.name, groups.size(), groups.size() == 1 ? "group" : "groups");
     const Counts counts = counts_of(folder.images.size(), options_);
     std::array<std::ptrdiff_t, kPlaces> missing = {static_cast<std::ptrdiff_t>(counts.train),
                                                    static_cast<std::ptrdiff_t>(counts.val),
@@ -152,6 +181,26 @@ std::string shown(double value) {
   return text.str();
 }
 
+/// split_class_folders; `path` is for messages.
+Dataset split_pictures(const std::string& name, const fs::path& path, const std::vector<ClassFolder>& classes,
+                       const SplitOptions& options) {
+  PythonRandom random(options.seed);
+  Dataset dataset = named_like(name, classes);
+  for (std::size_t label = 0; label < classes.size(); ++label) {
+    const auto& images = classes[label].images;
+    require_enough(path, classes[label].name, images.size(), images.size() == 1 ? "picture" : "pictures");
+    const Counts counts = counts_of(images.size(), options);
+    const auto order = random.shuffle(images.size());
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      auto& items = i < counts.train                ? dataset.train
+                    : i < counts.train + counts.val ? dataset.val
+                                                    : dataset.test;
+      items.push_back({images[order[i]], static_cast<int>(label)});
+    }
+  }
+  return dataset;
+}
+
 }  // namespace
 
 void SplitOptions::validate() const {
@@ -169,25 +218,11 @@ void SplitOptions::validate() const {
 
 Dataset split_class_folders(const std::string& name, const std::vector<ClassFolder>& classes,
                             const SplitOptions& options) {
-  PythonRandom random(options.seed);
-  Dataset dataset = named_like(name, classes);
-  for (std::size_t label = 0; label < classes.size(); ++label) {
-    const auto& images = classes[label].images;
-    require_enough(name, classes[label].name, images.size(), images.size() == 1 ? "picture" : "pictures");
-    const Counts counts = counts_of(images.size(), options);
-    const auto order = random.shuffle(images.size());
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      auto& items = i < counts.train                ? dataset.train
-                    : i < counts.train + counts.val ? dataset.val
-                                                    : dataset.test;
-      items.push_back({images[order[i]], static_cast<int>(label)});
-    }
-  }
-  return dataset;
+  return split_pictures(name, name, classes, options);
 }
 
 Dataset split_classes(const UnsplitData& data, const SplitOptions& options) {
-  return data.group_of.empty() ? split_class_folders(data.name, data.classes, options)
+  return data.group_of.empty() ? split_pictures(data.name, data.path, data.classes, options)
                                : GroupSplitter(data, options).split();
 }
 

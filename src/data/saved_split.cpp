@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
@@ -7,6 +6,7 @@
 #include "clip_lora/data/coop_split.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "own_data.hpp"
+#include "split_json.hpp"
 #include "text_file.hpp"
 
 namespace clip_lora::data {
@@ -20,13 +20,6 @@ constexpr auto kImageFolder = "image_folder";
 /// "" is the working folder.
 fs::path folder_of(const fs::path& file) {
   return file.has_parent_path() ? file.parent_path() : fs::path(".");
-}
-
-/// The keys of a split file; none if it is no JSON object, which its reader will say.
-Json keys_of(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  Json json = Json::parse(stream, nullptr, /*allow_exceptions=*/false);
-  return json.is_object() ? json : Json::object();
 }
 
 std::string dumped(const Json& json) {
@@ -74,6 +67,21 @@ Json keys_from(const SplitOptions& options) {
   return {{"test_fraction", options.test_fraction},
           {"val_fraction", options.val_fraction},
           {"seed", options.seed}};
+}
+
+/// A split whose paths lead nowhere is told here, where the reason is known. Throws DataError.
+void require_any_picture(const Dataset& dataset, const fs::path& file) {
+  constexpr std::size_t kTried = 20;  // mostly one of them is there
+  const auto& train = dataset.train;
+  const auto end = train.begin() + static_cast<std::ptrdiff_t>(std::min(kTried, train.size()));
+  if (missing_images({train.begin(), end}).size() < std::min(kTried, train.size())) return;
+  for (const auto* items : {&dataset.train, &dataset.val, &dataset.test}) {
+    if (missing_images(*items).size() < items->size()) return;
+  }
+  throw DataError("split file '" + file.string() +
+                  "': none of its pictures is there; the first was looked for at '" + train.front().image +
+                  "' (hint: paths are relative to the folder under its key '" + kImageFolder +
+                  "', or without that key to the file's own folder)");
 }
 
 /// A split that an earlier run kept, against what is there now.
@@ -142,13 +150,13 @@ class KeptSplit {
   }
 
   void require_same_options(const SplitOptions& options) const {
-    const Json kept = keys_of(file_);
+    const nlohmann::json kept = read_split_json(file_);
     const Json wanted = keys_from(options);
     for (const auto& [key, expected] : wanted.items()) {
       if (!kept.contains(key) || !kept[key].is_number()) {
         fail("it has no number under '" + key + "', which kept splits have");
       }
-      if (kept[key] == expected) continue;
+      if (kept[key] == nlohmann::json(expected)) continue;
       // --seed is that of the training; a split has its own.
       const std::string flag = key == "seed" ? "--split_seed" : "--" + key;
       throw ConfigError("split '" + file_.string() + "' was made with " + flag + " " + kept[key].dump() +
@@ -196,7 +204,7 @@ class KeptSplit {
 }  // namespace
 
 fs::path image_folder_of(const fs::path& split_file) {
-  const Json keys = keys_of(split_file);
+  const nlohmann::json keys = read_split_json(split_file);
   const auto found = keys.find(kImageFolder);
   if (found == keys.end()) return folder_of(split_file);
   if (!found->is_string()) {
@@ -226,6 +234,7 @@ Dataset split_or_reuse(const UnsplitData& data, const fs::path& image_folder,
 Dataset load_own_json(const fs::path& file) {
   Dataset dataset = read_coop_split(own_dataset_name(file), file, image_folder_of(file), ValSplit::kOptional);
   dataset.warnings.clear();  // they are found again when the classes have got their names
+  require_any_picture(dataset, file);
   return dataset;
 }
 

@@ -56,8 +56,6 @@ BenchmarkSurvey survey_benchmark(const Benchmark& benchmark, const std::filesyst
     survey.splits.push_back(survey_split("test", std::move(dataset.test), may_be_missing));
   } catch (const DataError& error) {
     survey.problem = error.what();
-  } catch (const std::filesystem::filesystem_error& error) {  // no permission
-    survey.problem = error.what();
   }
   return survey;
 }

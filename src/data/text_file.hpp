@@ -18,6 +18,9 @@ std::optional<std::size_t> line_without_utf8(std::string_view text);
 /// Without white space (ASCII) at its ends.
 std::string_view trimmed(std::string_view text);
 
+/// Whether `text` is nothing but digits.
+bool is_digits(std::string_view text);
+
 /// ASCII letters in lower case.
 std::string lower_case(std::string_view text);
 

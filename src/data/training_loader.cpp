@@ -1,5 +1,6 @@
+#include <c10/util/Exception.h>
+
 #include <algorithm>
-#include <cassert>
 #include <cstring>
 #include <functional>
 #include <numeric>
@@ -36,7 +37,7 @@ class TrainingLoader::Impl {
         order_(pictures_.items().size()),
         position_(order_.size()),
         queue_(options.batch_size, options.workers) {
-    assert(!order_.empty() && options.batch_size >= 1 && options.workers >= 1);
+    TORCH_CHECK(!order_.empty(), "a training loader needs at least one item, got none");
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     begin_batches();
   }

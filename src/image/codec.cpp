@@ -30,20 +30,54 @@ namespace {
 
 constexpr int kColor = cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION;
 
-/// The file's first `limit` bytes, or all that it has.
+constexpr std::size_t kSignatureBytes = 16;      // file_kind looks at no more
+constexpr std::size_t kMaxFileBytes = 1U << 30;  // the largest BMP that is decoded has 0.7 GB
+
+[[noreturn]] void refuse(FileKind kind) {
+  if (kind == FileKind::kTiff) {
+    throw DataError("it is a TIFF, which is not supported (hint: convert it to PNG; it may keep its name)");
+  }
+  throw DataError("it is no image: neither JPEG, PNG, GIF, WebP nor BMP by its content");
+}
+
+/// Refuses all that is no regular file, before it is opened: opening a pipe would wait for its other end.
+void require_regular_file(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (error) throw DataError("cannot be read: " + error.message());
+  if (std::filesystem::is_directory(status)) throw DataError("it is a folder, expected a file");
+  if (!std::filesystem::is_regular_file(status)) {
+    throw DataError("it is a pipe, a socket or a device, expected a regular file");
+  }
+}
+
+/// The image file's first `limit` bytes, or all that it has. What is no image is refused by its first bytes,
+/// whatever its size.
 std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path, std::size_t limit) {
   const auto require = [](bool good) {
     if (!good) throw DataError("cannot be read: " + std::generic_category().message(errno));
   };
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) throw DataError("it is a folder, expected a file");
+  require_regular_file(path);
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   require(file.is_open());
-  std::vector<std::uint8_t> bytes(std::min(limit, static_cast<std::size_t>(file.tellg())));
+  const auto size = static_cast<std::size_t>(file.tellg());
+  if (size == 0) throw DataError("the file is empty");
   file.seekg(0);
-  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  require(file.good());
-  if (bytes.empty()) throw DataError("the file is empty");
+  std::vector<std::uint8_t> bytes;
+  const auto read_up_to = [&](std::size_t end) {
+    const std::size_t begin = bytes.size();
+    bytes.resize(end);
+    file.read(reinterpret_cast<char*>(bytes.data() + begin), static_cast<std::streamsize>(end - begin));
+    require(file.good());
+  };
+  read_up_to(std::min(size, kSignatureBytes));
+  const FileKind kind = file_kind(bytes);
+  if (kind == FileKind::kTiff || kind == FileKind::kUnknown) refuse(kind);
+  if (size > kMaxFileBytes) {
+    throw DataError("the file has " + std::to_string(size) + " bytes, expected at most " +
+                    std::to_string(kMaxFileBytes));
+  }
+  read_up_to(std::min(size, limit));
   return bytes;
 }
 
@@ -94,13 +128,6 @@ Image decode_png(const Png& png) {
 Image upright_if(Orientation orientation, Image image, Bytes exif) {
   if (orientation == Orientation::kIgnoreExif) return image;
   return turn_upright(std::move(image), exif_orientation(exif));
-}
-
-[[noreturn]] void refuse(FileKind kind) {
-  if (kind == FileKind::kTiff) {
-    throw DataError("it is a TIFF, which is not supported (hint: convert it to PNG; it may keep its name)");
-  }
-  throw DataError("it is no image: neither JPEG, PNG, GIF, WebP nor BMP by its content");
 }
 
 Image decode_bytes(const std::vector<std::uint8_t>& bytes, Orientation orientation,

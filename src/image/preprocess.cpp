@@ -201,9 +201,9 @@ TrainingView draw_training_view(int height, int width, std::mt19937_64& generato
 }
 
 Image training_view(const Image& image, const TrainingView& view, const Preprocessing& preprocessing) {
-  // A real crop: the resize must not see the pixels around the box.
-  const Image resized = resize(crop(image, view.box), preprocessing.size_px, preprocessing.size_px,
-                               preprocessing.interpolation);
+  // The resize does not see the pixels around the box.
+  const Image resized =
+      resize(image, view.box, preprocessing.size_px, preprocessing.size_px, preprocessing.interpolation);
   return view.flip ? flip_horizontally(resized) : resized;
 }
 

@@ -1,10 +1,11 @@
 #include "clip_lora/image/resample.hpp"
 
-#ifdef __SSE2__
-#include <emmintrin.h>
+#ifdef __x86_64__
+#include <immintrin.h>
 #endif
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <cstddef>
@@ -132,72 +133,39 @@ std::size_t offset_of(const Image& image, int row, int column) {
          kChannels;
 }
 
+/// A part of a picture, where it lies in memory.
+class View {
+ public:
+  View(const Image& image, const Box& box) : image_(image), box_(box) {
+    assert(box.top >= 0 && box.left >= 0 && box.top + box.height <= image.height &&
+           box.left + box.width <= image.width);
+  }
+  explicit View(const Image& image) : View(image, {0, 0, image.height, image.width}) {}
+
+  int height() const { return box_.height; }
+  int width() const { return box_.width; }
+  std::size_t row_bytes() const { return static_cast<std::size_t>(box_.width) * kChannels; }
+  const std::uint8_t* pixel(int row, int column) const {
+    return image_.rgb.data() + offset_of(image_, box_.top + row, box_.left + column);
+  }
+  /// Bytes that may be read from the beginning of a row on: those of the rows below too.
+  std::size_t readable_bytes(int row) const {
+    return image_.rgb.size() - offset_of(image_, box_.top + row, box_.left);
+  }
+
+ private:
+  const Image& image_;
+  Box box_;
+};
+
 Image blank(int height, int width) {
   return {height, width, std::vector<std::uint8_t>(static_cast<std::size_t>(height) * width * kChannels)};
 }
 
-#ifdef __SSE2__
-/// Filters a row along x, two source pixels at a time: _mm_madd_epi16 adds up products of 16-bit numbers in
-/// pairs, so that a weight is split into high · 2^kLowBits + low. The sums are the same integers as without.
-class RowFilter {
- public:
-  explicit RowFilter(const Filter& filter) : taps_(filter.taps) {
-    for (const Taps& taps : taps_) {
-      const std::int32_t* weight = filter.weights.data() + taps.weights;
-      for (int tap = 0; tap < taps.count; tap += 2)
-        pairs_.emplace_back(weight[tap], tap + 1 < taps.count ? weight[tap + 1] : 0);
-    }
-  }
-
-  /// Reads up to 8 bytes behind the row, without effect.
-  void apply(const std::uint8_t* row, std::uint8_t* out) const {
-    const __m128i zero = _mm_setzero_si128();
-    const WeightPair* pair = pairs_.data();
-    for (const Taps& taps : taps_) {
-      const std::uint8_t* pixels = row + static_cast<std::size_t>(taps.first) * kChannels;
-      __m128i high = zero;  // a sum per channel, and one without meaning
-      __m128i low = _mm_set1_epi32(kHalf);
-      for (int tap = 0; tap < taps.count; tap += 2, pixels += 2 * kChannels, ++pair) {
-        const __m128i first = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(pixels));
-        const __m128i second = _mm_srli_epi64(first, 8 * kChannels);
-        const __m128i values = _mm_unpacklo_epi8(_mm_unpacklo_epi8(first, second), zero);  // r r g g b b · ·
-        high = _mm_add_epi32(high, _mm_madd_epi16(values, pair->high));
-        low = _mm_add_epi32(low, _mm_madd_epi16(values, pair->low));
-      }
-      const __m128i sums = _mm_add_epi32(_mm_slli_epi32(high, kLowBits), low);
-      const __m128i words = _mm_packs_epi32(_mm_srai_epi32(sums, kFractionBits), zero);
-      const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, zero));  // clamped to 0 … 255
-      std::memcpy(out, &bytes, kChannels);
-      out += kChannels;
-    }
-  }
-
- private:
-  static constexpr int kLowBits = 12;
-
-  /// The weights of two neighbours, four times after each other.
-  struct WeightPair {
-    WeightPair(std::int32_t first, std::int32_t second)
-        : high(both(first >> kLowBits, second >> kLowBits)), low(both(first & kLowMask, second & kLowMask)) {}
-
-    static __m128i both(std::int32_t first, std::int32_t second) {
-      return _mm_unpacklo_epi16(_mm_set1_epi16(static_cast<std::int16_t>(first)),
-                                _mm_set1_epi16(static_cast<std::int16_t>(second)));
-    }
-
-    static constexpr std::int32_t kLowMask = (1 << kLowBits) - 1;
-    __m128i high;
-    __m128i low;
-  };
-
-  const std::vector<Taps>& taps_;
-  std::vector<WeightPair> pairs_;
-};
-#else
 /// Filters a row along x.
-class RowFilter {
+class PlainRowFilter {
  public:
-  explicit RowFilter(const Filter& filter) : filter_(filter) {}
+  explicit PlainRowFilter(const Filter& filter) : filter_(filter) {}
 
   void apply(const std::uint8_t* row, std::uint8_t* out) const {
     for (const Taps& taps : filter_.taps) {
@@ -220,46 +188,127 @@ class RowFilter {
  private:
   const Filter& filter_;
 };
+
+constexpr std::size_t kReadBehind = 16;  // bytes, as the row filters may
+
+#ifdef __x86_64__
+// Multiply-add instructions add up products of 16-bit numbers in pairs, so that a weight is split into
+// high · 2^kLowBits + low. The sums are the same integers as without.
+constexpr int kLowBits = 12;
+constexpr std::int32_t kLowMask = (1 << kLowBits) - 1;
+
+/// The same by AVX2, four source pixels at a time.
+class Avx2RowFilter {
+ public:
+  explicit Avx2RowFilter(const Filter& filter) : taps_(filter.taps) {
+    for (const Taps& taps : taps_) {
+      const std::int32_t* weight = filter.weights.data() + taps.weights;
+      for (int tap = 0; tap < taps.count; tap += kGroup) {
+        Group group{};
+        for (int i = 0; i < std::min(kGroup, taps.count - tap); ++i) {
+          group.high[static_cast<std::size_t>(i)] = static_cast<std::int16_t>(weight[tap + i] >> kLowBits);
+          group.low[static_cast<std::size_t>(i)] = static_cast<std::int16_t>(weight[tap + i] & kLowMask);
+        }
+        groups_.push_back(group);
+      }
+    }
+  }
+
+  /// Reads up to kReadBehind bytes behind the row, without effect.
+  __attribute__((target("avx2"))) void apply(const std::uint8_t* row, std::uint8_t* out) const {
+    // Bytes of four pixels to 16-bit numbers: r r r r g g g g in the lower half, b b b b · · · · in the upper
+    // one.
+    const __m256i spread = _mm256_setr_epi8(0, -1, 3, -1, 6, -1, 9, -1, 1, -1, 4, -1, 7, -1, 10, -1,  //
+                                            2, -1, 5, -1, 8, -1, 11, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const Group* group = groups_.data();
+    for (const Taps& taps : taps_) {
+      const std::uint8_t* pixels = row + static_cast<std::size_t>(taps.first) * kChannels;
+      __m256i high = _mm256_setzero_si256();  // per channel the sums of the even and of the odd pairs
+      __m256i low = _mm256_setr_epi32(kHalf, 0, kHalf, 0, kHalf, 0, 0, 0);
+      for (int tap = 0; tap < taps.count; tap += kGroup, pixels += kGroup * kChannels, ++group) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels));
+        const __m256i values = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), spread);
+        high = _mm256_add_epi32(high, _mm256_madd_epi16(values, four_times(group->high)));
+        low = _mm256_add_epi32(low, _mm256_madd_epi16(values, four_times(group->low)));
+      }
+      const __m256i sums = _mm256_add_epi32(_mm256_slli_epi32(high, kLowBits), low);
+      const __m128i channels =
+          _mm_hadd_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+      const __m128i words = _mm_packs_epi32(_mm_srai_epi32(channels, kFractionBits), _mm_setzero_si128());
+      const int clamped = _mm_cvtsi128_si32(_mm_packus_epi16(words, _mm_setzero_si128()));  // to 0 … 255
+      std::memcpy(out, &clamped, kChannels);
+      out += kChannels;
+    }
+  }
+
+ private:
+  static constexpr int kGroup = 4;
+  using Weights = std::array<std::int16_t, kGroup>;
+
+  struct Group {
+    Weights high;
+    Weights low;
+  };
+
+  __attribute__((target("avx2"))) static __m256i four_times(const Weights& weights) {
+    std::int64_t bits = 0;
+    std::memcpy(&bits, weights.data(), sizeof bits);
+    return _mm256_set1_epi64x(bits);
+  }
+
+  const std::vector<Taps>& taps_;
+  std::vector<Group> groups_;
+};
 #endif
 
 /// Filters the rows [first_row, first_row + rows) of `source` along x: [rows, filter.taps.size()].
-Image filter_rows(const Image& source, const Filter& filter, int first_row, int rows) {
-  constexpr std::size_t kPadding = 8;  // which a row filter may read
+template <typename RowFilter>
+Image filter_rows(const View& source, const Filter& filter, int first_row, int rows) {
   const RowFilter row_filter(filter);
-  const std::size_t row_bytes = static_cast<std::size_t>(source.width) * kChannels;
-  std::vector<std::uint8_t> padded(row_bytes + kPadding);
+  std::vector<std::uint8_t> padded(source.row_bytes() + kReadBehind);
   Image result = blank(rows, static_cast<int>(filter.taps.size()));
   for (int row = 0; row < rows; ++row) {
-    std::copy_n(source.rgb.data() + offset_of(source, first_row + row, 0), row_bytes, padded.data());
-    row_filter.apply(padded.data(), result.rgb.data() + offset_of(result, row, 0));
+    const std::uint8_t* pixels = source.pixel(first_row + row, 0);
+    if (source.readable_bytes(first_row + row) < padded.size()) {  // the last rows of all
+      std::copy_n(pixels, source.row_bytes(), padded.data());
+      pixels = padded.data();
+    }
+    row_filter.apply(pixels, result.rgb.data() + offset_of(result, row, 0));
   }
   return result;
 }
 
+Image filter_rows(const View& source, const Filter& filter, int first_row, int rows) {
+#ifdef __x86_64__
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (has_avx2) return filter_rows<Avx2RowFilter>(source, filter, first_row, rows);
+#endif
+  return filter_rows<PlainRowFilter>(source, filter, first_row, rows);
+}
+
 /// Filters `source`, whose first row is the original's row `first_row`, along y: [filter.taps.size(),
 /// source.width].
-Image filter_columns(const Image& source, const Filter& filter, int first_row) {
-  Image result = blank(static_cast<int>(filter.taps.size()), source.width);
-  const std::size_t row_bytes = static_cast<std::size_t>(source.width) * kChannels;
-  std::vector<std::int32_t> sums(row_bytes);
+Image filter_columns(const View& source, const Filter& filter, int first_row) {
+  Image result = blank(static_cast<int>(filter.taps.size()), source.width());
+  std::vector<std::int32_t> sums(source.row_bytes());
   std::uint8_t* out = result.rgb.data();
   for (const Taps& taps : filter.taps) {
     std::fill(sums.begin(), sums.end(), kHalf);
     for (int tap = 0; tap < taps.count; ++tap) {
-      const std::uint8_t* row = source.rgb.data() + offset_of(source, taps.first - first_row + tap, 0);
+      const std::uint8_t* row = source.pixel(taps.first - first_row + tap, 0);
       const std::int32_t weight = filter.weights[taps.weights + static_cast<std::size_t>(tap)];
-      for (std::size_t i = 0; i < row_bytes; ++i) sums[i] += weight * row[i];
+      for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += weight * row[i];
     }
     std::transform(sums.begin(), sums.end(), out, to_pixel);
-    out += row_bytes;
+    out += sums.size();
   }
   return result;
 }
 
 /// Pillow takes the passes in the other order for a picture over a hundred times as tall as wide; the
 /// rounding between them makes the order visible.
-bool shrinks_vertically_first(const Image& image, const ResizeWindow& window) {
-  return image.height > std::int64_t{100} * image.width && window.full_height < image.height;
+bool shrinks_vertically_first(const View& source, const ResizeWindow& window) {
+  return source.height() > std::int64_t{100} * source.width() && window.full_height < source.height();
 }
 
 /// The source pixel of each output pixel [offset, offset + count) of an axis. Pillow adds up the steps, whose
@@ -275,16 +324,32 @@ std::vector<int> nearest_pixels(int source_size, std::int64_t size, std::int64_t
   return pixels;
 }
 
-Image resize_nearest(const Image& image, const ResizeWindow& window) {
-  const auto rows = nearest_pixels(image.height, window.full_height, window.top, window.height);
-  const auto columns = nearest_pixels(image.width, window.full_width, window.left, window.width);
+Image resize_nearest(const View& source, const ResizeWindow& window) {
+  const auto rows = nearest_pixels(source.height(), window.full_height, window.top, window.height);
+  const auto columns = nearest_pixels(source.width(), window.full_width, window.left, window.width);
   Image result = blank(window.height, window.width);
   std::uint8_t* out = result.rgb.data();
   for (const int row : rows) {
-    for (const int column : columns)
-      out = std::copy_n(image.rgb.data() + offset_of(image, row, column), kChannels, out);
+    for (const int column : columns) out = std::copy_n(source.pixel(row, column), kChannels, out);
   }
   return result;
+}
+
+Image resize(const View& source, const ResizeWindow& window, Interpolation interpolation) {
+  assert(source.height() > 0 && source.width() > 0 && window.height > 0 && window.width > 0);
+  if (interpolation == Interpolation::kNearest) return resize_nearest(source, window);
+  // An unchanged axis has weights of exactly 0 and 1, so that it needs no case of its own for the values'
+  // sake.
+  const Kernel kernel = kernel_of(interpolation);
+  const Filter columns = make_filter(kernel, source.height(), window.full_height, window.top, window.height);
+  const Filter rows = make_filter(kernel, source.width(), window.full_width, window.left, window.width);
+  if (shrinks_vertically_first(source, window)) {
+    return filter_rows(View(filter_columns(source, columns, 0)), rows, 0, window.height);
+  }
+  // The vertical pass looks at these rows only, the horizontal pass need not make more.
+  const int first_row = columns.first();
+  const Image narrow = filter_rows(source, rows, first_row, columns.end() - first_row);
+  return filter_columns(View(narrow), columns, first_row);
 }
 
 }  // namespace
@@ -314,27 +379,19 @@ Image flip_horizontally(const Image& image) {
 }
 
 Image resize(const Image& image, const ResizeWindow& window, Interpolation interpolation) {
-  assert(image.height > 0 && image.width > 0 && window.height > 0 && window.width > 0);
-  if (interpolation == Interpolation::kNearest) return resize_nearest(image, window);
-  // An unchanged axis has weights of exactly 0 and 1, so that it needs no case of its own for the values'
-  // sake.
-  const Kernel kernel = kernel_of(interpolation);
-  const Filter columns = make_filter(kernel, image.height, window.full_height, window.top, window.height);
-  const Filter rows = make_filter(kernel, image.width, window.full_width, window.left, window.width);
-  if (shrinks_vertically_first(image, window)) {
-    return filter_rows(filter_columns(image, columns, 0), rows, 0, window.height);
-  }
-  // The vertical pass looks at these rows only, the horizontal pass need not make more.
-  const int first_row = columns.first();
-  return filter_columns(filter_rows(image, rows, first_row, columns.end() - first_row), columns, first_row);
+  return resize(View(image), window, interpolation);
+}
+
+Image resize(const Image& image, const Box& box, int height, int width, Interpolation interpolation) {
+  if (box.height == height && box.width == width) return crop(image, box);
+  return resize(
+      View(image, box),
+      {.full_height = height, .full_width = width, .top = 0, .left = 0, .height = height, .width = width},
+      interpolation);
 }
 
 Image resize(const Image& image, int height, int width, Interpolation interpolation) {
-  if (image.height == height && image.width == width) return image;
-  return resize(
-      image,
-      {.full_height = height, .full_width = width, .top = 0, .left = 0, .height = height, .width = width},
-      interpolation);
+  return resize(image, {0, 0, image.height, image.width}, height, width, interpolation);
 }
 
 }  // namespace clip_lora::image

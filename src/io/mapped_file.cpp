@@ -19,7 +19,10 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   struct stat status {};
   const bool regular = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
   size_ = regular ? static_cast<std::size_t>(status.st_size) : 0;
-  if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+  // Without MAP_NORESERVE the whole file would count as memory that must be free, although hardly any of its
+  // pages are written to.
+  constexpr int kFlags = MAP_PRIVATE | MAP_NORESERVE;
+  if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, kFlags, file, 0);
   const int reason = errno;
   ::close(file);
   if (!regular) throw CheckpointError("cannot read '" + path.string() + "': not a regular file");

@@ -52,6 +52,27 @@ TEST_F(AdapterFlag, EvalOnlyTakesRankAndPlacementFromTheFile) {
   EXPECT_FALSE(fs::exists(task_.save_path())) << "an evaluation saves nothing";
 }
 
+TEST_F(AdapterFlag, PredictionsStandBesideTheResultsOfTheirOwnAdapterAlone) {
+  ASSERT_EQ(run_program(task_.arguments({{"--save_predictions", ""}})).exit_code, 0);
+  const fs::path predictions = task_.result_folder() / "predictions.csv";
+  const std::string before = read_bytes(predictions);
+  const Outcome other = run({{"--eval_only", ""}, {"--save_predictions", ""}});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.errors,
+              HasSubstr("results.json': they are of another adapter than '" + adapter().string()));
+  EXPECT_THAT(other.errors, HasSubstr("another --save_path"));
+  EXPECT_EQ(adapted(other), "");
+  EXPECT_EQ(read_bytes(predictions), before);
+
+  const std::string own = (task_.result_folder() / "lora_weights.pt").string();
+  EXPECT_EQ(run({{"--eval_only", ""}, {"--save_predictions", ""}, {"--adapter", own}}).exit_code, 0);
+  const fs::path elsewhere = task_ / "elsewhere";
+  EXPECT_EQ(
+      run({{"--eval_only", ""}, {"--save_predictions", ""}, {"--save_path", elsewhere.string()}}).exit_code,
+      0);
+  EXPECT_TRUE(fs::exists(elsewhere / "small/shapes/1shots/seed1/predictions.csv"));
+}
+
 TEST_F(AdapterFlag, FlagsThatAgreeWithTheFileAreTaken) {
   EXPECT_EQ(run({{"--eval_only", ""}, {"--r", "4"}, {"--params", "q k v"}}).exit_code, 0);
 }

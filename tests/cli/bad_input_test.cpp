@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
 
 #include "cli/program.hpp"
 #include "cli/small_task.hpp"
@@ -10,6 +12,7 @@
 namespace clip_lora::testing {
 namespace {
 
+using nlohmann::json;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -62,7 +65,15 @@ TEST(Program, OffersTheNearestFlagForAnUnknownOne) {
 
 TEST(BadInput, AnUnknownDataSetIsRefusedWithTheNearestName) {
   const SmallTask task;
-  EXPECT_THAT(one_line(task, {{"--dataset", "eurosatt"}}, 2), HasSubstr("did you mean 'eurosat'"));
+  const std::string errors = one_line(task, {{"--dataset", "eurosatt"}}, 2);
+  EXPECT_THAT(errors, HasSubstr("--dataset 'eurosatt': there is no such folder, .csv or .json file"));
+  EXPECT_THAT(errors, HasSubstr("did you mean 'eurosat'"));
+}
+
+TEST(BadInput, APathToNoDataIsBadDataHoweverItIsWritten) {
+  const SmallTask task;
+  for (const std::string path : {"./nothere", "nothere/", "nothere.csv", "nothere.json"})
+    EXPECT_THAT(one_line(task, {{"--dataset", path}}, 3), HasSubstr("'" + path + "': there is no such"));
 }
 
 TEST(BadInput, AMissingDataFolderListsEveryFolderTried) {
@@ -87,7 +98,35 @@ TEST(BadInput, AMissingImageIsNamed) {
 TEST(BadInput, ATruncatedImageIsNamed) {
   const SmallTask task;
   truncate_to_half(task.test_image());
-  EXPECT_THAT(one_line(task, {}, 3), HasSubstr(task.test_image().string()));
+  const std::string errors = one_line(task, {}, 3);
+  EXPECT_THAT(errors, StartsWith("clip_lora: test split: image '" + task.test_image().string() + "'"));
+  EXPECT_THAT(errors, HasSubstr("clip_lora datasets --verify"));
+}
+
+TEST(BadInput, ATruncatedImageOfTrainingIsNamedWithItsSplit) {
+  const SmallTask task;
+  const json split = json::parse(read_bytes(task.split_file()));
+  for (const auto& [images, name] :
+       {std::pair("train", "training images"), std::pair("val", "validation images")}) {
+    std::map<std::filesystem::path, std::string> whole;
+    for (const auto& entry : split.at(images)) {
+      const auto image = task / "data/shapes/images" / entry.at(0).get<std::string>();
+      whole[image] = read_bytes(image);
+      truncate_to_half(image);
+    }
+    const Outcome outcome = run_program(task.arguments({{"--eval_every", "1"}}));
+    EXPECT_EQ(outcome.exit_code, 3);
+    EXPECT_THAT(outcome.errors, HasSubstr(std::string("clip_lora: ") + name + ": image '"));
+    for (const auto& [image, bytes] : whole) write_bytes(image, bytes);
+  }
+}
+
+TEST(BadInput, ABrokenFileOfTemplatesIsFoundBeforeAFolderIsMade) {
+  const SmallTask task;
+  for (const char* flag : {"--templates", "--zero_shot_templates"}) {
+    EXPECT_THAT(one_line(task, {{flag, (task / "none.txt").string()}}, 2), HasSubstr("none.txt"));
+    EXPECT_FALSE(std::filesystem::exists(task.save_path()));
+  }
 }
 
 TEST(BadInput, AMissingCheckpointIsNamed) {
@@ -149,6 +188,20 @@ TEST(BadInput, ASavePathThatCannotBeWrittenIsFoundBeforeTraining) {
   write_bytes(task / "file", "not a folder");  // permissions would not stop an administrator
   const std::string below_a_file = (task / "file/results").string();
   EXPECT_THAT(one_line(task, {{"--save_path", below_a_file}}, 2), HasSubstr(below_a_file));
+}
+
+TEST(BadInput, AFolderForPredictionsThatCannotBeWrittenIsFoundBeforeTheEvaluation) {
+  const SmallTask task;
+  ASSERT_EQ(run_program(task.arguments({{"--n_iters", "1"}})).exit_code, 0);
+  write_bytes(task / "file", "not a folder");
+  const Outcome outcome =
+      run_program(task.arguments({{"--save_path", (task / "file/results").string()},
+                                  {"--adapter", (task.result_folder() / "lora_weights.pt").string()},
+                                  {"--eval_only", ""},
+                                  {"--save_predictions", ""}}));
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.errors;
+  EXPECT_THAT(outcome.errors, HasSubstr("file/results"));
+  EXPECT_EQ(outcome.line("adapted"), "");
 }
 
 }  // namespace

@@ -90,6 +90,8 @@ TEST_F(Datasets, LooksAtTheNamedOnesOnlyWhichMustBeThere) {
   const Outcome found = run({"--dataset", "fgvc_aircraft"});
   EXPECT_EQ(found.exit_code, 0) << found.output;
   EXPECT_THAT(found.output, Not(HasSubstr("eurosat")));
+  EXPECT_EQ(run({"--dataset", "fgvc", "fgvc_aircraft", "fgvc"}).output, found.output)
+      << "named twice, said once";
   EXPECT_EQ(run({"--dataset", "fgvc", "eurosat"}).exit_code, 3);
 }
 

@@ -58,7 +58,7 @@ TEST_F(Embed, FeaturesAreTheModelsInTheOrderOfTheList) {
   const at::Tensor features = io::read_safetensors(out("raw.safetensors")).tensors.at("image_features");
   // The same sums, in batches of one and two.
   EXPECT_TRUE(at::allclose(features, at::stack({features_of(first()), features_of(second())}), 1e-4, 1e-5));
-  const json list = json::parse(read_bytes(out("raw.json")));
+  const json list = json::parse(read_bytes(out("raw.safetensors.json")));
   EXPECT_THAT(list["files"], ElementsAre(first().string(), second().string()));
   EXPECT_EQ(list["shape"], (std::vector<int>{2, 32}));
   EXPECT_EQ(list["normalised"], false);
@@ -69,7 +69,7 @@ TEST_F(Embed, FeaturesAreTheModelsInTheOrderOfTheList) {
   ASSERT_EQ(normalised.exit_code, 0) << normalised.errors;
   const at::Tensor unit = io::read_safetensors(out("unit.safetensors")).tensors.at("image_features");
   EXPECT_TRUE(at::allclose(unit, features / features.norm(2, {1}, /*keepdim=*/true), 1e-5, 1e-6));
-  EXPECT_EQ(json::parse(read_bytes(out("unit.json")))["normalised"], true);
+  EXPECT_EQ(json::parse(read_bytes(out("unit.safetensors.json")))["normalised"], true);
 }
 
 TEST_F(Embed, NpyFilesHoldTheSameAsNumpyWritesThem) {
@@ -93,16 +93,39 @@ TEST_F(Embed, PicturesThatCannotBeReadAreNotInTheList) {
   const Outcome outcome = run(out("f.npy"));
   EXPECT_EQ(outcome.exit_code, 3);
   EXPECT_THAT(outcome.errors, HasSubstr("b.png"));
-  EXPECT_THAT(json::parse(read_bytes(out("f.json")))["files"],
+  EXPECT_THAT(json::parse(read_bytes(out("f.npy.json")))["files"],
               ElementsAre(first().string(), second().string()));
 }
 
+TEST_F(Embed, WhereNothingCanBeReadNothingIsWritten) {
+  write_bytes(first(), "no picture");
+  write_bytes(second(), "no picture");
+  const Outcome outcome = run(out("f.npy"));
+  EXPECT_EQ(outcome.exit_code, 3);
+  EXPECT_THAT(outcome.errors, HasSubstr("'" + out("f.npy").string() + "' was not written"));
+  EXPECT_FALSE(fs::exists(out("f.npy")));
+  EXPECT_FALSE(fs::exists(out("f.npy.json")));
+}
+
+TEST_F(Embed, AFullDiskIsToldOfTheFileThatWasAskedFor) {
+  for (int i = 0; i < 8; ++i)
+    image::write_png(task_ / ("photos/" + std::to_string(i) + ".png"), formula_picture(20, 20 + i));
+  // At most one block, of 512 or 1,024 bytes: less than ten rows of 32 floats.
+  const std::string line = "trap '' XFSZ; ulimit -f 1; exec " + std::string(CLIP_LORA_PROGRAM) + " embed '" +
+                           (task_ / "photos").string() + "' --quiet --checkpoint '" +
+                           task_.checkpoint().string() + "' --out '" + out("f.npy").string() + "'";
+  const Outcome outcome = run_program({"-c", line}, "/bin/sh");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.errors, HasSubstr("cannot write '" + out("f.npy").string() + "': File too large"));
+  EXPECT_FALSE(fs::exists(out("f.npy")));
+}
+
 TEST_F(Embed, FilesThatAreThereAreReplacedOnlyByForce) {
-  write_bytes(out("f.json"), "mine");
+  write_bytes(out("f.npy.json"), "mine");
   const Outcome refused = run(out("f.npy"));
   EXPECT_EQ(refused.exit_code, 2);
-  EXPECT_THAT(refused.errors, HasSubstr("f.json"));
-  EXPECT_EQ(read_bytes(out("f.json")), "mine");
+  EXPECT_THAT(refused.errors, HasSubstr("f.npy.json"));
+  EXPECT_EQ(read_bytes(out("f.npy.json")), "mine");
   EXPECT_FALSE(fs::exists(out("f.npy")));
   EXPECT_EQ(run(out("f.npy"), {"--force"}).exit_code, 0);
   EXPECT_EQ(run(out("f.txt")).exit_code, 2) << "no format of that name";
@@ -116,16 +139,26 @@ TEST_F(Embed, AnAdapterBringsItsPreprocessingAndFlagsWinOverIt) {
   ASSERT_EQ(run(out("plain.npy")).exit_code, 0);
   ASSERT_EQ(run(out("adapted.npy"), {"--adapter", adapter}).exit_code, 0);
   EXPECT_NE(read_bytes(out("plain.npy")), read_bytes(out("adapted.npy")));
-  const json preprocessing = json::parse(read_bytes(out("adapted.json")))["preprocessing"];
+  const json preprocessing = json::parse(read_bytes(out("adapted.npy.json")))["preprocessing"];
   EXPECT_EQ(preprocessing["resize_mode"], "squash");
   EXPECT_FALSE(preprocessing.value("exif", false)) << "a benchmark's photos are not turned";
 
   ASSERT_EQ(
       run(out("flags.npy"), {"--adapter", adapter, "--resize_mode", "longest", "--exif", "apply"}).exit_code,
       0);
-  const json changed = json::parse(read_bytes(out("flags.json")))["preprocessing"];
+  const json changed = json::parse(read_bytes(out("flags.npy.json")))["preprocessing"];
   EXPECT_EQ(changed["resize_mode"], "longest");
   EXPECT_EQ(changed["exif"], true);
+
+  const fs::path peft = out("peft");
+  ASSERT_EQ(run_program({"export", "--checkpoint", task_.checkpoint().string(), "--adapter", adapter, "--to",
+                         "peft", "--out", peft.string()})
+                .exit_code,
+            0);
+  fs::remove(peft / "clip_lora.json");
+  ASSERT_EQ(run(out("silent.npy"), {"--adapter", peft.string()}).exit_code, 0);
+  const json silent = json::parse(read_bytes(out("silent.npy.json")))["preprocessing"];
+  EXPECT_FALSE(silent.value("exif", false)) << "the authors' training, as torchvision, turns no photos";
 }
 
 }  // namespace

@@ -258,6 +258,35 @@ TEST(RunOptions, ValuesOfAnotherTypeOnTheCommandLineAreRefused) {
   EXPECT_THAT(parse_error({"--params", "qkv"}), HasSubstr("separate them by spaces"));
 }
 
+TEST(RunOptions, NumbersAreDecimalAndFitOrAreRefused) {
+  EXPECT_EQ(parsed({"--n_iters", "010"}).training.iterations_per_shot, 10);
+  EXPECT_EQ(parsed({"--seed", "-9223372036854775808"}).data.seed, std::numeric_limits<std::int64_t>::min());
+  EXPECT_EQ(parsed({"--lr", "5e-05"}).training.optimiser.learning_rate, 5e-5);
+  for (const std::string word :
+       {"99999999999999999999", "-99999999999999999999", "0x10", "1.5", "4x", "four"})
+    EXPECT_EQ(parse_error({"--seed", word}), "--seed '" + word + "': expected an integer");
+  for (const std::string word : {"1e999", "0x1p3", "fast", "1,5"})
+    EXPECT_EQ(parse_error({"--lr", word}), "--lr '" + word + "': expected a number");
+  EXPECT_EQ(parse_error({"--shots", "99999999999999999999"}),
+            "--shots '99999999999999999999': expected an integer or 'all'");
+  for (const char* number : {"99999999999999999999", "-99999999999999999999", "18446744073709551615", "1.0"})
+    EXPECT_THAT(config_error(R"({"seed": )" + std::string(number) + "}"), HasSubstr("key 'seed': expected"));
+  EXPECT_THAT(config_error(R"({"lr": 1e999})"), HasSubstr("number overflow"));
+}
+
+TEST(RunOptions, FlagsWithoutAValueTakeTrueAndFalseAlone) {
+  EXPECT_TRUE(parsed({"--quiet"}).compute.quiet);
+  EXPECT_TRUE(parsed({"--quiet=true"}).compute.quiet);
+  const ConfigFile config(json{{"quiet", true}});
+  EXPECT_FALSE(parsed({"--config", config.path(), "--quiet=false"}).compute.quiet);
+  EXPECT_EQ(parse_error({"--quiet=3"}), "--quiet '3': expected true or false");
+}
+
+TEST(RunOptions, NoBackboneIsNamedUnlessItIsGiven) {
+  EXPECT_EQ(as_json({})["backbone"], "");
+  EXPECT_EQ(parsed({"--backbone", "ViT-B/16"}).model.backbone, "ViT-B/16");
+}
+
 TEST(RunOptions, UnknownJsonKeysAreRefusedWithTheFileAndTheNearestName) {
   const ConfigFile config(json{{"shot", 4}});
   EXPECT_EQ(parse_error({"--config", config.path()}),
@@ -322,8 +351,8 @@ TEST(RunOptions, ValidationNamesTheFlagTheValueAndWhatIsAllowed) {
   EXPECT_THAT(complaint([](RunOptions& o) { o.lora.projections = lora::parse_projections({}); }),
               HasSubstr("--params"));
   EXPECT_THAT(complaint([](RunOptions& o) { o.data.dataset = ""; }), HasSubstr("--dataset is missing"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.model.activation = "quickgelu"; }),
-              HasSubstr("did you mean 'quick_gelu'"));
+  EXPECT_EQ(complaint([](RunOptions& o) { o.model.activation = "quickgelu"; }),
+            "--activation 'quickgelu': expected quick_gelu, gelu (hint: did you mean 'quick_gelu'?)");
   EXPECT_THAT(complaint([](RunOptions& o) { o.output.eval_only = true; }),
               HasSubstr("--eval_only needs --adapter, or --save_path"));
   EXPECT_THAT(complaint([](RunOptions& o) { o.output.filename = "a/b"; }), HasSubstr("--filename 'a/b'"));
@@ -334,8 +363,8 @@ TEST(RunOptions, ValidationNamesTheFlagTheValueAndWhatIsAllowed) {
 TEST(RunOptions, ValidationRefusesWordsThatAreNoChoiceWithTheNearestOne) {
   EXPECT_EQ(complaint([](RunOptions& o) { o.images.exif = "aply"; }),
             "--exif 'aply': expected auto, apply, ignore (hint: did you mean 'apply'?)");
-  EXPECT_THAT(complaint([](RunOptions& o) { o.images.resize_mode = "squish"; }),
-              HasSubstr("did you mean 'squash'"));
+  EXPECT_EQ(complaint([](RunOptions& o) { o.images.resize_mode = "squish"; }),
+            "--resize_mode 'squish': expected shortest, longest, squash (hint: did you mean 'squash'?)");
   EXPECT_THAT(complaint([](RunOptions& o) { o.prompts.train_templates = "al"; }),
               HasSubstr("--train_templates 'al'"));
   EXPECT_THAT(complaint([](RunOptions& o) { o.training.class_weights = "balance"; }),
@@ -405,6 +434,7 @@ TEST(RunOptions, ResultsAreFiledByBackboneDatasetShotsAndSeed) {
   RunOptions options = valid_options();
   options.output.save_path = "out";
   options.data.shots = 4;
+  options.model.backbone = "ViT-B/16";
   EXPECT_EQ(options.result_folder("eurosat"), "out/vitb16/eurosat/4shots/seed1");
   options.model.backbone = "ViT-L/14@336px";
   options.data.shots.reset();

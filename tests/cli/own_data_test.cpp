@@ -296,8 +296,20 @@ TEST_F(OwnData, MacroF1StandsBesideTheAccuracyOfImbalancedClasses) {
   EXPECT_EQ(run("shapes").output.find("macro-F1"), std::string::npos);
 }
 
+TEST_F(OwnData, AnEvaluationKeepsNoSplitButUsesTheOneThatIsKept) {
+  run(class_folders(), {{"--n_iters", "1"}, {"--test_fraction", "0.5"}});
+  const fs::path kept = task_.save_path() / "images_split.json";
+  const std::string split = read_bytes(kept);
+  const Outcome kept_one = run(class_folders(), {{"--eval_only", ""}, {"--test_fraction", "0.5"}});
+  EXPECT_EQ(read_bytes(kept), split);
+  fs::remove(kept);
+  const Outcome made_one = run(class_folders(), {{"--eval_only", ""}, {"--test_fraction", "0.5"}});
+  EXPECT_FALSE(fs::exists(kept));
+  EXPECT_EQ(adapted(made_one), adapted(kept_one)) << "of the same seed";
+}
+
 TEST_F(OwnData, WhatIsNoDataIsRefused) {
-  EXPECT_THAT(refusal(task_ / "nowhere", 2), HasSubstr("there is no such folder"));
+  EXPECT_THAT(refusal(task_ / "nowhere", 3), HasSubstr("there is no such folder"));
   EXPECT_THAT(refusal(class_folders(), 2, {{"--eval_every", "1"}, {"--val_fraction", "0"}}),
               HasSubstr("--eval_every 1: 'images' has no validation images"));
   EXPECT_THAT(refusal("shapes", 2, {{"--templates", (task_ / "none.txt").string()}}), HasSubstr("none.txt"));

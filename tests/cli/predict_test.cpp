@@ -1,11 +1,15 @@
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "cli/program.hpp"
 #include "cli/small_task.hpp"
@@ -281,6 +285,67 @@ TEST_F(Predict, AFolderCanBeSortedInPlaceWithDoubtfulPicturesApart) {
   EXPECT_EQ(files_below(photos), files);
 }
 
+TEST_F(Predict, TheRowsOfMovedPicturesOutliveAnError) {
+  for (int i = 0; i < 20; ++i) make_picture("photos/" + std::to_string(i) + ".png");
+  const std::string sorted = (folder_ / "sorted").string();
+  const std::string out = (folder_ / "out.jsonl").string();
+  // At most one block, of 512 or 1,024 bytes: room for a few rows, but not for 20.
+  std::string line = "trap '' XFSZ; ulimit -f 1; exec " + std::string(CLIP_LORA_PROGRAM);
+  for (const auto& word : words({(folder_ / "photos").string()},
+                                {"--sort_into", sorted, "--mode", "move", "--out", out, "--format", "jsonl",
+                                 "--batch_size", "1", "--top_k", "1", "--quiet"})) {
+    line += " " + quoted(word);
+  }
+  const Outcome outcome = run_program({"-c", line}, "/bin/sh");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.errors, HasSubstr("cannot write '" + out + "': File too large"));
+  EXPECT_FALSE(fs::exists(out));
+  const auto moved = files_below(sorted);
+  EXPECT_FALSE(moved.empty());
+  EXPECT_THAT(outcome.errors, HasSubstr(std::to_string(moved.size()) + " pictures were sorted"));
+  EXPECT_THAT(outcome.errors, HasSubstr("'" + out + ".partial'"));
+  const auto rows = parsed(read_bytes(out + ".partial"));
+  ASSERT_THAT(rows, SizeIs(moved.size()));
+  for (const auto& row : rows) EXPECT_FALSE(fs::exists(row["path"].get<std::string>()));
+}
+
+TEST_F(Predict, TheRowsOfMovedPicturesOutliveAnInterrupt) {
+  const fs::path fifo = folder_ / "names";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  const std::string first = make_picture("first.png");
+  const fs::path sorted = folder_ / "sorted";
+  const std::string out = (folder_ / "out.csv").string();
+  std::string line = std::string("exec ") + CLIP_LORA_PROGRAM;
+  for (const auto& word : words({"-"}, {"--sort_into", sorted.string(), "--mode", "move", "--out", out,
+                                        "--format", "csv", "--verbose"})) {
+    line += " " + quoted(word);
+  }
+  Program program({"-c", line + " < " + quoted(fifo.string())}, "/bin/sh");
+  std::ofstream names(fifo);
+  names << first << std::endl;
+  for (int tries = 0; fs::exists(first) && tries < 3000; ++tries)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  program.send(SIGINT);
+  const Outcome outcome = program.wait();
+  EXPECT_EQ(outcome.exit_code, 128 + SIGINT);
+  EXPECT_THAT(outcome.errors,
+              HasSubstr("1 pictures were sorted, and their rows are in '" + out + ".partial'"));
+  EXPECT_FALSE(fs::exists(out));
+  EXPECT_THAT(lines_of(read_bytes(out + ".partial")),
+              ElementsAre(HasSubstr("path,"), HasSubstr(first + ",")));
+}
+
+TEST_F(Predict, MovingOutOfAnEmptiedFolderIsHarmless) {
+  make_picture("inbox/a.png");
+  const std::string inbox = (folder_ / "inbox").string();
+  const std::vector<std::string> flags = {"--sort_into", (folder_ / "sorted").string(), "--mode", "move"};
+  ASSERT_EQ(run({inbox}, flags).exit_code, 0);
+  const Outcome again = run({inbox}, flags);
+  EXPECT_EQ(again.exit_code, 0) << again.errors;
+  EXPECT_THAT(again.errors, HasSubstr(inbox));
+  EXPECT_THAT(again.line("predicted"), HasSubstr(" 0 pictures"));
+}
+
 TEST_F(Predict, AKilledSortingLosesNothingAndTheNextRunFinishesIt) {
   std::set<std::string> contents;
   for (int i = 0; i < 200; ++i) {
@@ -317,15 +382,59 @@ TEST_F(Predict, ClassNamesWithoutAnAdapterAreZeroShot) {
   const json row = json::parse(outcome.output);
   EXPECT_THAT(row["predictions"], SizeIs(3));
 
-  const Outcome adapted = run({picture}, {"--class_names", names.string(), "--format", "jsonl"});
-  ASSERT_EQ(adapted.exit_code, 0) << adapted.errors;
-  EXPECT_THAT(json::parse(adapted.output)["predictions"], SizeIs(3));
-  EXPECT_NE(adapted.output, outcome.output) << "the adapter is applied to other classes too";
+  const Outcome adapted = run({picture}, {"--class_names", names.string()});
+  EXPECT_EQ(adapted.exit_code, 2);
+  EXPECT_THAT(adapted.errors, HasSubstr("it has 3 names"));
+  EXPECT_THAT(adapted.errors, HasSubstr("16 classes"));
 
   write_bytes(names, "circle\n");
   const Outcome single = run_program(zero_shot);
   EXPECT_EQ(single.exit_code, 2);
   EXPECT_THAT(single.errors, HasSubstr("at least two"));
+}
+
+TEST_F(Predict, AMappingRenamesTheClassesOfTheAdapterThatItNames) {
+  const std::string picture = make_picture("a.png");
+  const fs::path names = folder_ / "names.json";
+  const json results = json::parse(read_bytes(task_->result_folder() / "results.json"));
+  std::set<std::string> expected(results["class_names"].begin(), results["class_names"].end());
+  std::string two_words;
+  for (const auto& name : expected) {
+    if (name.find(' ') != std::string::npos) two_words = name;
+  }
+  expected.erase("circle");
+  expected.insert("round thing");
+  json mapping = {{"circle", "round thing"}};
+  if (!two_words.empty()) {
+    expected.erase(two_words);
+    expected.insert("another thing");
+    std::string key = two_words;
+    std::ranges::replace(key, ' ', '_');
+    mapping[key] = "another thing";
+  }
+  write_bytes(names, mapping.dump());
+  const std::vector<std::string> flags = {"--class_names", names.string(), "--format",
+                                          "jsonl",         "--top_k",      "16"};
+  const Outcome outcome = run({picture}, flags);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
+  std::set<std::string> found;
+  for (const auto& entry : json::parse(outcome.output)["predictions"]) found.insert(entry["class"]);
+  EXPECT_EQ(found, expected);
+
+  write_bytes(names, R"({"circel": "round thing"})");
+  const Outcome unknown = run({picture}, flags);
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_THAT(unknown.errors, HasSubstr("did you mean 'circle'"));
+
+  write_bytes(names, R"({"circle": "round thing"})");
+  const fs::path onnx = folder_ / "model.onnx";
+  ASSERT_EQ(run_program({"export", "--checkpoint", task_->checkpoint().string(), "--adapter", adapter(),
+                         "--to", "onnx", "--out", onnx.string(), "--class_names", names.string()})
+                .exit_code,
+            0);
+  const json exported = json::parse(read_bytes(onnx.string() + ".json"))["class_names"];
+  EXPECT_THAT(exported, SizeIs(16));
+  EXPECT_EQ(exported[0], "round thing");
 }
 
 TEST_F(Predict, TemplatesOnTheCommandLineWinOverTheAdapters) {
@@ -361,39 +470,6 @@ TEST_F(Predict, AnAdapterOfAModelOfOnesOwnAsksForTheCheckpoint) {
   const Outcome outcome = run_program({"predict", make_picture("a.png"), "--adapter", adapter()});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.errors, HasSubstr("--checkpoint"));
-}
-
-TEST(PredictFlags, WhatGoesWithSortingOrCannotBeIsRefused) {
-  const auto refusal = [](const std::vector<std::string>& flags) {
-    std::vector<std::string> words = {"predict", "a.png", "--class_names", "names.txt"};
-    words.insert(words.end(), flags.begin(), flags.end());
-    const Outcome outcome = run_program(words);
-    EXPECT_EQ(outcome.exit_code, 2) << outcome.errors;
-    return outcome.errors;
-  };
-  EXPECT_THAT(refusal({"--mode", "move"}), HasSubstr("--sort_into"));
-  EXPECT_THAT(refusal({"--threshold", "0.5"}), HasSubstr("--sort_into"));
-  EXPECT_THAT(refusal({"--threshold", "50"}), HasSubstr("0 to 1"));
-  EXPECT_THAT(refusal({"--format", "jsn"}), HasSubstr("jsonl"));
-  EXPECT_THAT(refusal({"--top_k", "0"}), HasSubstr("at least 1"));
-  EXPECT_THAT(refusal({"--exif", "turn"}), HasSubstr("ignore"));
-  EXPECT_THAT(refusal({"--null"}), HasSubstr("'-'"));
-  EXPECT_THAT(run_program({"predict", "a.png"}).errors, HasSubstr("--adapter"));
-}
-
-TEST(PredictFlags, EveryOptionIsAKeyOfAConfiguration) {
-  const TemporaryFolder folder;
-  const Outcome defaults = run_program({"predict", "a.png", "--print_config"});
-  ASSERT_EQ(defaults.exit_code, 0) << defaults.errors;
-  json config = json::parse(defaults.output);
-  EXPECT_EQ(config["top_k"], 5);
-  config["template"] = {"one {}", "two {}"};
-  config["threshold"] = 0.25;
-  write_bytes(folder / "config.json", config.dump());
-  const Outcome read = run_program(
-      {"predict", "--config", (folder / "config.json").string(), "--print_config", "--", "--a picture.png"});
-  ASSERT_EQ(read.exit_code, 0) << read.errors;
-  EXPECT_EQ(json::parse(read.output), config);
 }
 
 }  // namespace

@@ -64,6 +64,16 @@ TEST(Run, TrainsAndSavesAdapterSettingsAndResultsWithTheDocumentedKeys) {
   EXPECT_THAT(outcome.line("confused"), HasSubstr(" taken for "));
 }
 
+TEST(Run, ThePrintedConfigurationServesAnyCheckpoint) {
+  const SmallTask task;
+  const Outcome printed = run_program({"--shots", "1", "--print_config"});
+  ASSERT_EQ(printed.exit_code, 0) << printed.errors;
+  write_bytes(task / "config.json", printed.output);
+  const Outcome outcome =
+      run_program(task.arguments({{"--config", (task / "config.json").string()}, {"--n_iters", "1"}}));
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.errors;
+}
+
 TEST(Run, EvalOnlyPrintsTheAccuracyOfTheTrainingRunAndChangesNoFile) {
   const SmallTask task;
   const Outcome trained = run_program(task.arguments());

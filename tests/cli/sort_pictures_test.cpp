@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <iterator>
 
@@ -162,6 +163,49 @@ TEST_F(Placing, AMoveToAnotherFileSystemIsACopyAndARemoval) {
   EXPECT_FALSE(fs::exists(original));
   EXPECT_EQ(std::distance(fs::directory_iterator(pattern), fs::directory_iterator()), 1);
   fs::remove_all(pattern);
+}
+
+/// Without root's rights, which no permission stops.
+struct AsNobody {
+  AsNobody() {
+    if (::geteuid() == 0) {
+      EXPECT_EQ(::seteuid(65534), 0);
+    }
+  }
+  ~AsNobody() { EXPECT_EQ(::seteuid(::getuid()), 0); }
+};
+
+TEST_F(Placing, WhatCannotBeMovedIsADataErrorAndAFolderThatCannotBeWrittenAConfigError) {
+  const fs::path original = picture("a.jpg", "one");
+  fs::create_directories(out());
+  fs::permissions(folder_.path(), fs::perms::all);
+  fs::permissions(out(), fs::perms::all);
+  const auto readable =
+      fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec;
+  fs::permissions(folder_ / "in", readable);
+  {
+    const AsNobody nobody;
+    EXPECT_THAT(message_of<DataError>([&] { place_picture(original, out(), SortMode::kMove); }),
+                HasSubstr("Permission denied"));
+  }
+  fs::permissions(original, fs::perms::none);
+  {
+    const AsNobody nobody;
+    EXPECT_THAT(message_of<DataError>([&] { place_picture(original, out(), SortMode::kCopy); }),
+                HasSubstr("Permission denied"));
+  }
+  EXPECT_TRUE(names_in_out().empty());
+  fs::permissions(original, fs::perms::all);
+  fs::permissions(folder_ / "in", fs::perms::all);
+  fs::permissions(out(), readable);
+  {
+    const AsNobody nobody;
+    for (const SortMode mode : {SortMode::kCopy, SortMode::kLink, SortMode::kMove}) {
+      EXPECT_THAT(message_of<ConfigError>([&] { place_picture(original, out(), mode); }),
+                  HasSubstr("Permission denied"));
+    }
+  }
+  fs::permissions(out(), fs::perms::all);
 }
 
 TEST_F(Placing, DoubtfulPicturesGoToAFolderOfTheirOwn) {

@@ -2,13 +2,16 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <future>
 #include <latch>
 #include <stdexcept>
 #include <thread>
 #include <vector>
 
+#include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/worker_pool.hpp"
+#include "support/few_threads.hpp"
 
 namespace clip_lora {
 namespace {
@@ -74,6 +77,40 @@ TEST(WorkerPool, EndDropsWhatHasNotBegun) {
     }
   }
   EXPECT_THROW(last.get(), std::future_error);
+}
+
+constexpr int kTooMany = 1000;
+
+[[noreturn]] void work_with_too_many_threads() {
+  testing::limit_further_memory(256U << 20);
+  WorkerPool pool(kTooMany);
+  std::atomic<int> visits{0};
+  std::vector<std::future<void>> done;
+  for (int i = 0; i < 100; ++i) done.push_back(pool.submit([&visits] { ++visits; }));
+  for (auto& future : done) future.get();
+  std::_Exit(pool.workers() < kTooMany && visits == 100 ? 0 : 1);
+}
+
+[[noreturn]] void begin_without_memory_for_a_thread() {
+  testing::limit_further_memory(1U << 20);
+  try {
+    const WorkerPool pool(1);
+  } catch (const Error&) {
+    std::_Exit(0);
+  }
+  std::_Exit(1);
+}
+
+TEST(WorkerPoolDeathTest, GoesOnWithTheThreadsThatCouldBeStarted) {
+  if (!testing::kMayLimitMemory) GTEST_SKIP() << "a sanitizer needs its memory";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(work_with_too_many_threads(), ::testing::ExitedWithCode(0), "of 1000 worker threads only");
+}
+
+TEST(WorkerPoolDeathTest, ThrowsIfNoThreadCouldBeStarted) {
+  if (!testing::kMayLimitMemory) GTEST_SKIP() << "a sanitizer needs its memory";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a fresh process: it has no stack left from other threads
+  EXPECT_EXIT(begin_without_memory_for_a_thread(), ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -118,6 +118,13 @@ TEST(Benchmarks, NameEveryFolderThatWasTried) {
                 (root / "Caltech101").string() + "' (hint: --root_path is the folder that holds them)");
 }
 
+TEST(Benchmarks, SayWhyAFolderCannotBeLookedAt) {
+  const clip_lora::testing::TemporaryFolder root;
+  fs::create_symlink("dtd", root / "dtd");  // a link to itself
+  EXPECT_THAT(message_of<DataError>([&] { load_benchmark("dtd", root.path()); }),
+              AllOf(HasSubstr((root / "dtd").string()), HasSubstr("cannot be looked at: Too many levels")));
+}
+
 class Fgvc : public ::testing::Test {
  protected:
   Fgvc() {

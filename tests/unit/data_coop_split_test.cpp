@@ -65,10 +65,10 @@ TEST_F(CoopSplit, LearnsAClassThatOnlyOneSplitHas) {
 }
 
 TEST_F(CoopSplit, ReportsMalformedJson) {
-  EXPECT_THAT(error_for(""), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_for(""), HasSubstr("it is not JSON"));
   const std::string whole = kGood;
   for (std::size_t part = 1; part < 16; ++part) {
-    EXPECT_THAT(error_for(whole.substr(0, whole.size() * part / 16)), HasSubstr("not valid JSON"))
+    EXPECT_THAT(error_for(whole.substr(0, whole.size() * part / 16)), HasSubstr("it is not JSON"))
         << part << "/16";
   }
   EXPECT_THAT(error_for("[1, 2]"), AllOf(HasSubstr("JSON array"), HasSubstr("expected an object")));
@@ -145,6 +145,33 @@ TEST_F(CoopSplit, CutsLongValuesShortInItsErrors) {
   std::string entries = "[\"";
   entries.append(100000, 'a').append("\"]");
   EXPECT_LT(error_for_train(entries).size(), 600U);
+}
+
+TEST_F(CoopSplit, RefusesJsonThatIsNestedDeeplyOrNamesASplitTwice) {
+  const std::string deep = std::string(400000, '[') + std::string(400000, ']');
+  EXPECT_THAT(error_for_train(deep), HasSubstr("nested deeper than 64"));
+  EXPECT_THAT(error_for_train("[" + deep.substr(399970, 60) + "]"), HasSubstr("train[0] is [[["));
+  EXPECT_THAT(error_for(R"({"train": [], "train": []})"), HasSubstr("'train' is there twice"));
+}
+
+TEST_F(CoopSplit, ReadsAFileOfManyEntriesAndAByteOrderMark) {
+  std::string entries = "[\"0.jpg\", 0, \"x\"]";
+  for (int i = 1; i < 50000; ++i) entries += ", [\"" + std::to_string(i) + ".jpg\", 0, \"x\"]";
+  const std::string one = R"([["a.jpg", 0, "x"]])";
+  const Dataset dataset =
+      read("\xEF\xBB\xBF{\"train\": [" + entries + "], \"val\": " + one + ", \"test\": " + one + "}");
+  ASSERT_EQ(dataset.train.size(), 50000U);
+  EXPECT_EQ(dataset.train.back().image, "images/49999.jpg");
+}
+
+TEST_F(CoopSplit, SaysWhyAFolderCannotBeLookedAt) {
+  std::filesystem::create_symlink("images", folder_ / "images");  // a link to itself
+  write_bytes(folder_ / "split.json", kGood);
+  const auto load = [&](const std::string& file) { read_coop_folder("x", folder_.path(), "images", file); };
+  EXPECT_THAT(
+      message_of<DataError>([&] { load("split.json"); }),
+      AllOf(HasSubstr((folder_ / "images").string()), HasSubstr("cannot be looked at: Too many levels")));
+  EXPECT_THAT(message_of<DataError>([&] { load(std::string(300, 'x')); }), HasSubstr("File name too long"));
 }
 
 TEST_F(CoopSplit, NamesAMissingSplitFileAndAMissingImageFolder) {

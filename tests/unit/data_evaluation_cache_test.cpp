@@ -2,11 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <exception>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -24,7 +26,9 @@ namespace {
 namespace fs = std::filesystem;
 using clip_lora::testing::read_bytes;
 using clip_lora::testing::write_bytes;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 
 class EvaluationCache : public clip_lora::testing::NumberedPictures {
  protected:
@@ -227,6 +231,62 @@ TEST_F(EvaluationCache, MayBeMadeByTwoAtOnce) {
   for (int i = 0; i < kItems; ++i) spoil(i);
   EXPECT_TRUE(at::equal(pass(), expected_));
   EXPECT_EQ(files().size(), 1U);
+}
+
+TEST_F(EvaluationCache, MayBeMadeByTwoProcessesAtOnce) {
+  int begun[2];
+  ASSERT_EQ(::pipe(begun), 0);
+  const pid_t other = ::fork();
+  ASSERT_GE(other, 0);
+  if (other == 0) {
+    try {
+      ::close(begun[1]);
+      char ignored = 0;
+      const bool is_end = ::read(begun[0], &ignored, 1) == 0;
+      ::_exit(is_end && at::equal(pass(), expected_) ? 0 : 1);
+    } catch (const std::exception&) {
+      ::_exit(2);
+    }
+  }
+  auto one = loader(cache_);
+  const auto first = one.next()->pixels;
+  EXPECT_EQ(files().size(), 1U);  // begun
+  ::close(begun[0]);
+  ::close(begun[1]);
+  int status = -1;
+  EXPECT_EQ(::waitpid(other, &status, 0), other);
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(at::equal(at::cat({first, rest_of(std::move(one))}), expected_));
+  for (int i = 0; i < kItems; ++i) spoil(i);
+  EXPECT_TRUE(at::equal(pass(), expected_));
+  EXPECT_EQ(files().size(), 1U);
+}
+
+TEST_F(EvaluationCache, RemovesWhatAKilledProcessLeftBehind) {
+  pass();
+  const fs::path file = only_file();
+  fs::remove(file);
+  const auto write_of_age = [](const std::string& path, std::chrono::minutes age) {
+    write_bytes(path, "views");
+    fs::last_write_time(path, fs::file_time_type::clock::now() - age);
+  };
+  const std::string of_another = (cache_ / "0123.pixels.tmp-1-0").string();
+  write_of_age(file.string() + ".tmp-1-0", std::chrono::minutes(61));
+  write_of_age(file.string() + ".tmp-1-1", std::chrono::minutes(59));
+  write_of_age(of_another, std::chrono::minutes(61));
+  EXPECT_TRUE(at::equal(pass(), expected_));
+  EXPECT_THAT(files(), UnorderedElementsAre(file, file.string() + ".tmp-1-1", of_another));
+}
+
+TEST_F(EvaluationCache, WarnsOfAFileThatCannotBeMapped) {
+  pass();
+  const fs::path file = only_file();
+  fs::remove(file);
+  fs::create_directory(file);
+  ::testing::internal::CaptureStderr();
+  EXPECT_TRUE(at::equal(pass(), expected_));
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr(file.string()), HasSubstr("not a regular file")));
 }
 
 TEST_F(EvaluationCache, MayBeMadeByManyThreads) {

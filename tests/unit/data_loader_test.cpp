@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <c10/util/Exception.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -38,6 +39,12 @@ class Loader : public clip_lora::testing::NumberedPictures {
 
   EvaluationLoader evaluation_loader(const EvaluationLoaderOptions& options) const {
     return EvaluationLoader(items_, preprocessing_, options);
+  }
+
+  /// Forty items, of which a single worker makes five in one go. Their labels still tell the pictures.
+  void make_list_long() {
+    items_.reserve(40);
+    while (items_.size() < 40) items_.push_back(items_[items_.size() * 3 % kItems]);
   }
 
   static std::vector<std::int64_t> labels_of_next(TrainingLoader& loader, int batches) {
@@ -120,6 +127,27 @@ TEST_F(Loader, TrainingSequenceIsTheDocumentedOne) {
         EXPECT_TRUE(is_view(batch.pixels[row], image::training_view(shown, view, preprocessing_)));
       }
     }
+  }
+}
+
+TEST_F(Loader, TrainingSequenceIsTheSameWhereATaskIsSeveralRows) {
+  make_list_long();
+  auto five_rows = training_loader({.batch_size = 40, .workers = 1});
+  auto one_row = training_loader({.batch_size = 40, .workers = 5});
+  expect_same_batches(five_rows, one_row);
+}
+
+TEST_F(Loader, TrainingOfNothingIsABug) {
+  items_.clear();
+  EXPECT_THROW(training_loader({}), c10::Error);
+}
+
+TEST_F(Loader, BatchesOfNothingAndNoWorkersAreBugs) {
+  for (const int number : {0, -1}) {
+    EXPECT_THROW(training_loader({.batch_size = number}), c10::Error);
+    EXPECT_THROW(training_loader({.workers = number}), c10::Error);
+    EXPECT_THROW(evaluation_loader({.batch_size = number}), c10::Error);
+    EXPECT_THROW(evaluation_loader({.workers = number}), c10::Error);
   }
 }
 
@@ -240,6 +268,26 @@ TEST_F(Loader, EvaluationShowsEveryViewOnceInOrder) {
     EXPECT_THAT(labels, ElementsAre(0, 1, 2, 3, 4, 5, 6));
     EXPECT_FALSE(loader.next().has_value());
   }
+}
+
+TEST_F(Loader, EvaluationKeepsTheOrderWhereATaskIsSeveralRows) {
+  make_list_long();
+  const auto batch = evaluation_loader({.batch_size = 40, .workers = 1}).next();
+  ASSERT_EQ(batch->pixels.size(0), 40);
+  const auto labels = labels_of(*batch);
+  for (int row = 0; row < 40; ++row) {
+    const int expected = items_[static_cast<std::size_t>(row)].label;
+    EXPECT_EQ(labels[static_cast<std::size_t>(row)], expected);
+    EXPECT_TRUE(is_view(batch->pixels[row], image::evaluation_view(picture(expected), preprocessing_)))
+        << row;
+  }
+}
+
+TEST_F(Loader, EvaluationReportsAnImageThatCannotBeReadInTheMiddleOfATask) {
+  make_list_long();
+  items_[12].image = (folder_ / "absent.png").string();  // of the rows 10 to 14
+  auto loader = evaluation_loader({.batch_size = 40, .workers = 1});
+  EXPECT_THAT(message_of<DataError>([&] { loader.next(); }), HasSubstr("absent.png"));
 }
 
 TEST_F(Loader, EvaluationOfNothingHasNoBatch) {

@@ -89,21 +89,38 @@ TEST_F(OwnCsv, LabelsAreSortedAsFoldersAreAndNumbersByValue) {
 
 TEST_F(OwnCsv, PathsAreRelativeToTheTableOrAbsolute) {
   const Dataset dataset = read("./sub/../1.jpg,a,train\n/abs/2.jpg,b,train\n../3.jpg,a,test\n4.jpg,b,test\n");
-  EXPECT_EQ(dataset.train[0].image, path("photos/1.jpg").string());
+  EXPECT_EQ(dataset.train[0].image, path("photos/./sub/../1.jpg").string()) << "'sub' may be a link";
   EXPECT_EQ(dataset.train[1].image, "/abs/2.jpg");
-  EXPECT_EQ(dataset.test[0].image, path("3.jpg").string());
+  EXPECT_EQ(dataset.test[0].image, path("photos/../3.jpg").string());
 }
 
 TEST_F(OwnCsv, AMissingColumnIsRefused) {
   EXPECT_THAT(error_for("a.jpg\nb.jpg\n"), HasSubstr("line 1: there is one column, expected path, label"));
   EXPECT_THAT(error_for("a.jpg;cat\n"), HasSubstr("separated by commas"));
   EXPECT_THAT(error_for("\nimage,name\na.jpg,cat\n"),
-              HasSubstr("line 2: the header has no column 'label', 'class'"));
-  EXPECT_THAT(error_for("picture,label\na.jpg,cat\n"), HasSubstr("the header has no column 'path', 'image'"));
+              HasSubstr("line 2: the header has no column label or class; it has: 'image', 'name'"));
+  EXPECT_THAT(
+      error_for("picture,label\na.jpg,cat\n"),
+      HasSubstr("the header has no column path, image, file or filename; it has: 'picture', 'label'"));
   EXPECT_THAT(error_for("file,path,label\n"), HasSubstr("'file' and 'path' mean the same"));
   EXPECT_THAT(error_for("1.jpg,a,train,g,5\n"), HasSubstr("there are 5 columns"));
   // A class may be called so.
+  for (const std::string name : {"path", "image", "file", "filename"}) {
+    EXPECT_NO_THROW(read("1.jpg," + name + "\n2.jpg," + name + "\n3.jpg,b\n4.jpg,b\n"));
+  }
   EXPECT_NO_THROW(read("1.jpg,label,train\n2.jpg,label,test\n3.jpg,b,train\n4.jpg,b,test\n"));
+}
+
+TEST_F(OwnCsv, AHeaderOfUnknownNamesIsToldByTheFileInTheSecondRow) {
+  const std::string rows = "cat/0.jpg,cat\ncat/1.jpg,cat\ndog/0.jpg,dog\ndog/1.jpg,dog\n";
+  write_class("cat", 1);
+  EXPECT_THAT(
+      error_for("filepath,target\n" + rows),
+      AllOf(HasSubstr("line 1: it looks like a header, but no column's name is known: 'filepath', 'target'"),
+            HasSubstr("path, image, file or filename for the path, label or class for the label")));
+  write("photos/filepath");
+  EXPECT_THAT(read("filepath,target\nfilepath2,target\n" + rows).class_names,
+              ElementsAre("cat", "dog", "target"));
 }
 
 TEST_F(OwnCsv, AnEmptyTableIsRefused) {
@@ -146,8 +163,8 @@ TEST_F(OwnCsv, ASplitColumnNeedsTrainAndTestAndTheirClasses) {
   EXPECT_THAT(error_for("1,a,train\n2,a,test\n"), HasSubstr("a single class, 'a'"));
   EXPECT_THAT(error_for("1,a\n2,a\n"), HasSubstr("a single class, 'a'"));
   write("photos/few.csv", "1,a\n2,a\n3,b\n");
-  EXPECT_THAT(data_error("photos/few.csv"),
-              HasSubstr("own data 'few': class 'b' has 1 picture, expected at least 2"));
+  EXPECT_THAT(data_error("photos/few.csv"), HasSubstr("own data '" + path("photos/few.csv").string() +
+                                                      "': class 'b' has 1 picture, expected at least 2"));
   EXPECT_THAT(read("1,a,train\n2,b,train\n3,a,test\n").warnings,
               ElementsAre(HasSubstr("without test images: 'b'")));
   EXPECT_THAT(read("1,a,train,g\n2,b,train,h\n3,a,test,g\n4,b,test,\n").warnings,
@@ -210,6 +227,23 @@ TEST_F(OwnCsv, GroupsOfVeryDifferentSizesLeaveSomeForTrainAndTest) {
   EXPECT_EQ(dataset.test.size(), 2U);
   write("photos/few.csv", "path,label,group\n1,a,g\n2,a,g\n3,b,\n4,b,\n");
   EXPECT_THAT(data_error("photos/few.csv"), HasSubstr("class 'a' has 1 group, expected at least 2"));
+}
+
+TEST_F(OwnCsv, AClassWhoseGroupsOthersHavePlacedIsNamedWithTheSeedAsAHint) {
+  // 'a' places its largest group, then the two small ones together in the other split; 'b' has only those.
+  std::string table = "path,label,group\nb1,b,g\nb2,b,h\na1,a,g\na2,a,h\n";
+  for (int i = 0; i < 100; ++i) table += "l" + std::to_string(i) + ",a,large\n";
+  write("photos/table.csv", table);
+  options_.split.val_fraction = 0;
+  EXPECT_THAT(data_error("photos/table.csv"),
+              AllOf(HasSubstr(path("photos/table.csv").string()),
+                    HasSubstr("train has no pictures of 'b', since groups stay together"),
+                    HasSubstr("--split_seed")));
+  options_.split.test_fraction = 0.9;
+  EXPECT_THAT(
+      load("photos/table.csv").warnings,
+      ElementsAre(AllOf(HasSubstr("test has no pictures of 'b', since groups"), HasSubstr("--split_seed")),
+                  HasSubstr("without test images: 'b'")));
 }
 
 TEST_F(OwnCsv, DamagedTablesAreReadOrRefused) {

@@ -54,6 +54,7 @@ TEST_F(OwnDataset, IsCalledAsItsFolderOrFile) {
 TEST_F(OwnDataset, WhatIsMissingOrOfAnotherKindIsRefused) {
   EXPECT_THAT(data_error("missing"), HasSubstr("there is no such folder or file"));
   EXPECT_THAT(data_error("missing.csv"), HasSubstr("there is no such folder or file"));
+  EXPECT_THAT(data_error(std::string(300, 'x')), HasSubstr("cannot be looked at: File name too long"));
   write("notes.txt");
   EXPECT_THAT(data_error("notes.txt"), HasSubstr("expected a folder, a .csv or a .json file"));
 }
@@ -89,6 +90,8 @@ TEST_F(OwnDataset, NumbersForNamesAreWarnedOf) {
 
 class OwnJson : public OwnData {
  protected:
+  OwnJson() { write("photos/a/2.jpg"); }  // enough for what looks at nothing but the paths
+
   static constexpr auto kSplits = R"("train": [["a/1.jpg", 0, "a_b"], ["b/1.jpg", 1, "c"]],
                                      "test": [["a/2.jpg", 0, "a_b"], ["b/2.jpg", 1, "c"]]})";
 };
@@ -102,10 +105,20 @@ TEST_F(OwnJson, PathsAreRelativeToItsFolderOrToTheOneItNames) {
   EXPECT_THAT(beside.val, IsEmpty());
   EXPECT_THAT(beside.warnings, IsEmpty());
   write("photos/split.json", std::string(R"({"image_folder": "pictures", )") + kSplits);
+  write("photos/pictures/b/1.jpg");
   EXPECT_THAT(entries(load("photos/split.json").test),
               ElementsAre("pictures/a/2.jpg 0", "pictures/b/2.jpg 1"));
-  write("photos/split.json", std::string(R"({"image_folder": "/far", )") + kSplits);
-  EXPECT_EQ(load("photos/split.json").test[0].image, "/far/a/2.jpg");
+  write("photos/split.json", R"({"image_folder": ")" + path("far").string() + "\", " + kSplits);
+  write("far/b/2.jpg");
+  EXPECT_EQ(load("photos/split.json").test[0].image, path("far/a/2.jpg"));
+}
+
+TEST_F(OwnJson, OfWhichNoPictureIsThereSaysWhereItLooked) {
+  write("elsewhere/split.json", std::string("{") + kSplits);
+  EXPECT_THAT(data_error("elsewhere/split.json"),
+              AllOf(HasSubstr("none of its pictures is there; the first was looked for at '" +
+                              path("elsewhere/a/1.jpg").string() + "'"),
+                    HasSubstr("relative to the folder under its key 'image_folder'")));
 }
 
 TEST_F(OwnJson, ItsClassesCanBeNamed) {
@@ -120,7 +133,11 @@ TEST_F(OwnJson, WhatIsWrongInItIsRefused) {
     write("photos/split.json", text);
     return data_error("photos/split.json");
   };
-  EXPECT_THAT(error_for("{"), HasSubstr("not valid JSON"));
+  fs::remove_all(path("photos/a"));
+  write("photos/a");
+  EXPECT_THAT(error_for("{"), HasSubstr("it is not JSON"));
+  EXPECT_THAT(error_for("{\"image_folder\": " + std::string(400000, '[')),
+              HasSubstr("nested deeper than 64"));
   EXPECT_THAT(error_for(R"({"image_folder": 3, )" + std::string(kSplits)),
               HasSubstr("'image_folder' is a JSON number, expected a folder's path"));
   EXPECT_THAT(error_for(R"({"train": [["a", 0, "x"], ["a", 2, "y"]], "test": [["b", 0, "x"]]})"),

@@ -56,6 +56,29 @@ TEST_F(OwnFolder, ASplitFolderWithoutItsCounterpartIsRefused) {
   EXPECT_THAT(data_error(), HasSubstr("it has 'Test', but no 'train'"));
 }
 
+TEST_F(OwnFolder, AClassAmongOthersMayBeCalledTrainOrTest) {
+  for (const auto* name : {"train", "Test"}) {
+    fs::remove_all(path());
+    for (const auto* one : {"car", "plane", name}) write_class(one, 2);
+    EXPECT_THAT(load().class_names, UnorderedElementsAre("car", "plane", name));
+  }
+  write("photos/Test/by_year/1.jpg");
+  EXPECT_THAT(data_error(), HasSubstr("it has 'Test', but no 'train'"))
+      << "with folders in it, it is a split";
+}
+
+TEST_F(OwnFolder, ATestSplitWithoutPicturesIsRefused) {
+  write_two_splits();
+  fs::rename(path("photos/test/cat/0.jpg"), path("photos/test/cat/0"));
+  fs::remove(path("photos/test/red_dog/0.jpg"));
+  EXPECT_THAT(data_error(),
+              AllOf(HasSubstr("own data '" + path("photos/test").string() + "': it has class folders"),
+                    HasSubstr("but no pictures in them: its 1 file is of kinds that are not read "
+                              "(no extension 1)")));
+  fs::remove(path("photos/test/cat/0"));
+  EXPECT_TRUE(data_error().ends_with("but no pictures in them"));
+}
+
 TEST_F(OwnFolder, ClassesThatTrainLacksAreNamed) {
   write_two_splits();
   write_class("fox", 1, "photos/test");
@@ -82,7 +105,9 @@ TEST_F(OwnFolder, WhatIsNoSplitBesideSplitsIsWarnedOf) {
 TEST_F(OwnFolder, FractionsForDataWithASplitAreWarnedOf) {
   write_two_splits();
   options_.split.test_fraction = 0.4;
-  EXPECT_THAT(load().warnings, ElementsAre(HasSubstr("--test_fraction and --val_fraction play no part")));
+  EXPECT_THAT(load().warnings,
+              ElementsAre(AllOf(HasSubstr("own data '" + path().string() + "'"),
+                                HasSubstr("--test_fraction and --val_fraction play no part"))));
 }
 
 TEST_F(OwnFolder, ClassFoldersAreSplitAndEveryPictureIsInOneSplit) {

@@ -217,7 +217,7 @@ TEST_F(SavedSplit, NewPicturesAreLeftOutWithAWarningAndMissingOnesStay) {
 
 TEST_F(SavedSplit, WhatIsNoKeptSplitIsRefused) {
   write("results/split.json", "{");
-  EXPECT_THAT(data_error(), HasSubstr("not valid JSON"));
+  EXPECT_THAT(data_error(), HasSubstr("it is not JSON"));
   fs::remove(options_.saved_split);
   OwnDatasetOptions plain;
   write_coop_split(options_.saved_split, load_own_dataset(path(), plain), path());

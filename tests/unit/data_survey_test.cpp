@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "clip_lora/core/errors.hpp"
 #include "clip_lora/data/survey.hpp"
 #include "clip_lora/image/codec.hpp"
 #include "support/files.hpp"
@@ -71,7 +72,21 @@ TEST_F(Survey, SaysWhyAFolderCannotBeRead) {
   const BenchmarkSurvey found = survey();
   EXPECT_TRUE(found.is_found());
   EXPECT_FALSE(found.is_complete());
-  EXPECT_THAT(found.problem, HasSubstr("not valid JSON"));
+  EXPECT_THAT(found.problem, HasSubstr("it is not JSON"));
+}
+
+TEST_F(Survey, SaysWhyWhatIsInAFolderCannotBeLookedAt) {
+  for (const std::string name : {"imagenet", "fgvc_aircraft", "eurosat"}) {
+    fs::create_directories(root_ / name);
+    for (const auto* inner : {"images", "variants.txt", "split_zhou_EuroSAT.json"}) {
+      fs::create_symlink(inner, root_ / name / inner);  // a link to itself
+    }
+  }
+  for (const std::string name : {"imagenet", "fgvc", "eurosat"}) {
+    const BenchmarkSurvey found = survey_benchmark(*find_benchmark(name), root_.path());
+    EXPECT_TRUE(found.is_found());
+    EXPECT_THAT(found.problem, HasSubstr("cannot be looked at: Too many levels of symbolic links")) << name;
+  }
 }
 
 TEST_F(Survey, HasNoValSplitOfImageNet) {
@@ -103,6 +118,18 @@ TEST_F(Survey, FindsTheImagesThatCannotBeDecoded) {
   EXPECT_THAT(broken[1].reason, HasSubstr(picture("c.jpg")));
   EXPECT_EQ(calls, 3U);
   EXPECT_EQ(last, 3U);
+}
+
+TEST_F(Survey, LookingForBrokenImagesEndsWhereItsProgressSaysSo) {
+  write_eurosat();
+  std::size_t calls = 0;
+  const auto interrupt = [&](std::size_t) {
+    ++calls;
+    throw Interrupted(2, "interrupted");
+  };
+  EXPECT_THROW(find_broken_images({picture("a.jpg"), picture("b.jpg")}, /*workers=*/1, interrupt),
+               Interrupted);
+  EXPECT_EQ(calls, 1U);
 }
 
 }  // namespace

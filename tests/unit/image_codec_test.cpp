@@ -1,8 +1,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <cstdio>
+#include <filesystem>
 #include <opencv2/imgcodecs.hpp>
 #include <thread>
 
@@ -188,6 +190,31 @@ TEST_F(Codec, NamesTheFileAndTheReason) {
   EXPECT_THAT(message_of<DataError>([&] { decode_image(folder_ / "absent.jpg"); }),
               AllOf(HasSubstr((folder_ / "absent.jpg").string()), HasSubstr("No such file")));
   EXPECT_THAT(message_of<DataError>([&] { decode_image(folder_.path()); }), HasSubstr("it is a folder"));
+}
+
+TEST_F(Codec, RefusesAPipeWithoutWaitingForItsOtherEnd) {
+  const auto path = folder_ / "pipe.jpg";
+  const auto link = folder_ / "link.jpg";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  std::filesystem::create_symlink(path, link);
+  for (const auto& refused : {path, link, std::filesystem::path("/dev/null")}) {
+    const auto expected = AllOf(HasSubstr(refused.string()), HasSubstr("expected a regular file"));
+    EXPECT_THAT(message_of<DataError>([&] { decode_image(refused); }), expected);
+    EXPECT_THAT(message_of<DataError>([&] { read_image_size(refused); }), expected);
+  }
+}
+
+TEST_F(Codec, RefusesAHugeFileBeforeItReadsIt) {
+  const std::uintmax_t huge = std::uintmax_t{1} << 40;  // none of it on the disk, and more than any memory
+  const auto expect_refused = [&](const std::string& start, const std::string& message) {
+    const auto path = file_of(start);
+    std::filesystem::resize_file(path, huge);
+    EXPECT_THAT(message_of<DataError>([&] { decode_image(path); }), HasSubstr(message));
+    EXPECT_THAT(message_of<DataError>([&] { read_image_size(path); }), HasSubstr(message));
+  };
+  expect_refused("", "no image");
+  expect_refused("II*\0"s, "TIFF");
+  expect_refused(jpeg(), "has 1099511627776 bytes, expected at most 1073741824");
 }
 
 TEST_F(Codec, RefusesAProgressiveJpegWithoutItsLastScans) {

@@ -84,6 +84,20 @@ TEST_P(ResizeOfAWindow, IsThatPartOfTheWhole) {
 
 INSTANTIATE_TEST_SUITE_P(Filters, ResizeOfAWindow, ::testing::ValuesIn(kAllFilters));
 
+class ResizeOfABox : public ::testing::TestWithParam<Interpolation> {};
+
+TEST_P(ResizeOfABox, SeesNothingOfThePixelsAroundIt) {
+  const Image picture = formula_picture(60, 83);
+  for (const Box& box : {Box{0, 0, 60, 83}, Box{7, 5, 31, 40}, Box{29, 42, 31, 41}, Box{59, 80, 1, 3}}) {
+    for (const auto& [height, width] : {std::pair{9, 13}, std::pair{31, 40}, std::pair{64, 100}}) {
+      EXPECT_THAT(resize(picture, box, height, width, GetParam()).rgb,
+                  ElementsAreArray(resize(crop(picture, box), height, width, GetParam()).rgb));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Filters, ResizeOfABox, ::testing::ValuesIn(kAllFilters));
+
 struct FilterCase {
   Interpolation interpolation;
   std::uint32_t smaller;  // checksums of the bytes that Pillow 12.3 makes: 200 x 301 to 17 x 23,

@@ -48,8 +48,8 @@ class ImageInputs {
  public:
   /// `null_separated`: the names on standard input end in NUL instead of a line break. What lies in a folder
   /// of `excluded` below a folder that a word names is passed over. Throws DataError for words that name
-  /// nothing and for folders without a picture, all of them at once (ten and a count), and ConfigError for a
-  /// second `-`.
+  /// nothing, all of them at once (ten and a count), and ConfigError for a second `-`. Folders without a
+  /// picture are warned of.
   ImageInputs(const std::vector<std::string>& words, bool null_separated,
               const std::vector<std::filesystem::path>& excluded = {});
 

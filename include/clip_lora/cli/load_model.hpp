@@ -11,13 +11,15 @@ namespace clip_lora::cli {
 
 class OptionTable;
 
+/// The CLIP of those who name none.
+inline constexpr const char* kDefaultBackbone = "ViT-B/16";
+
 /// Which CLIP.
 struct ModelOptions {
-  std::string backbone =
-      "ViT-B/16";               ///< the name that results are filed under; must agree with the checkpoint
-  bool backbone_given = false;  ///< by a flag or a configuration; else a checkpoint may be any backbone
-  std::string checkpoint;       ///< a file or folder; empty: found by the backbone's name
-  std::string activation;       ///< of the MLPs: quick_gelu or gelu; empty: what the checkpoint says
+  std::string backbone;  ///< its name, which must agree with the checkpoint; empty: what `checkpoint` holds,
+                         ///< without one what an adapter is for (predict, embed), else kDefaultBackbone
+  std::string checkpoint;  ///< a file or folder; empty: found by the backbone's name
+  std::string activation;  ///< of the MLPs: quick_gelu or gelu; empty: what the checkpoint says
 
   /// Throws ConfigError naming the flag, its value and what is allowed.
   void validate() const;

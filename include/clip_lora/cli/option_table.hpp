@@ -72,8 +72,11 @@ class OptionTable {
   };
 
   template <typename T>
-  void add_field(const std::string& name, T& field, const std::string& help, const char* type_name,
+  void add_field(CLI::Option* flag, const std::string& name, T& field, const char* type_name,
                  bool (*fits)(const nlohmann::json&));
+  template <typename T>
+  CLI::Option* add_number(const std::string& name, T& field, const std::string& expected,
+                          const std::string& help);
   void read_config(const std::filesystem::path& path);
   void refuse_leftovers() const;
   std::vector<std::string> names() const;

@@ -11,7 +11,7 @@ namespace clip_lora::cli {
 /// Everything that `clip_lora predict` can be told.
 struct PredictOptions {
   PictureOptions pictures;
-  std::string class_names;             ///< file, see data::read_class_names; empty: the adapter's
+  std::string class_names;  ///< file, see read_class_names of the adapted model; empty: the adapter's
   std::vector<std::string> templates;  ///< empty: the adapter's, or text::kDefaultTemplate
   std::string templates_file;          ///< templates or descriptions per class, see text::read_class_prompts
   std::int64_t top_k = 5;              ///< classes per picture, at most those that there are
@@ -31,7 +31,8 @@ void bind(OptionTable& table, PredictOptions& options);
 
 /// Classifies pictures and writes down what they show; sorts them if asked to. Returns the number of pictures
 /// that had to be skipped, each of which has been reported on the standard error stream. Throws ConfigError,
-/// DataError, CheckpointError, and Interrupted between two batches.
+/// DataError, CheckpointError, and Interrupted between two batches; once pictures have been sorted, the
+/// message says how many, and the rows so far are kept as `out`.partial.
 std::int64_t predict(const PredictOptions& options);
 
 }  // namespace clip_lora::cli

@@ -62,8 +62,9 @@ struct TrainingOptions {
   std::int64_t batch_size = 32;            ///< images per iteration
   engine::OptimiserOptions optimiser;
   std::string class_weights = "none";  ///< of the loss: "none" or "balanced"
-  std::int64_t eval_every = 0;         ///< iterations between two looks at the validation split; 0: none
-  std::string select = "last";  ///< the adapter that is kept: "last", or "best" on the validation split
+  std::int64_t eval_every = 0;  ///< iterations between two looks at the validation images, which are sampled:
+                                ///< min(shots, 4) per class, with all shots all; 0: none
+  std::string select = "last";  ///< the adapter that is kept: "last", or "best" on those images
 
   void validate() const;
 };
@@ -88,6 +89,9 @@ struct ComputeOptions {
 
   void validate() const;
 };
+
+/// Verbosity and signals as `options` and every command have them.
+void set_up(const ComputeOptions& options);
 
 /// Everything that `clip_lora --dataset …` can be told.
 struct RunOptions {

@@ -34,8 +34,8 @@ enum class Placement {
 
 /// Puts `picture` into `folder`, which is made if need be. Never replaces a file, and is never seen half done
 /// under a final name: a copy gets its name when it is complete, and of a picture moved to another file
-/// system the original is removed after the copy has reached the disk. Throws DataError if `picture` cannot
-/// be read (any more), ConfigError if `folder` cannot be written.
+/// system the original is removed after the copy has reached the disk. Throws DataError if it is for
+/// `picture` that this cannot be done (gone, may not be read or removed), ConfigError if it is for `folder`.
 Placement place_picture(const std::filesystem::path& picture, const std::filesystem::path& folder,
                         SortMode mode);
 

@@ -38,14 +38,16 @@ std::string own_dataset_name(const std::filesystem::path& path);
 
 /// Own data, by what `path` is:
 ///  - a folder with `train/` and `test/` (and `val/`, or `valid/`, `validation/`), each of class folders;
-///  - a folder of class folders, which is split as `options.split` says;
+///  - a folder of class folders, which is split as `options.split` says; one called `train` or `test` is a
+///  class
+///    if the other is not there and it holds pictures instead of folders;
 ///  - a .csv of path, label[, split[, group]] (RFC 4180; a header names the columns in any order, without one
-///  they have
-///    this order); paths relative to its folder; without a split column it is split, one group's pictures
-///    together;
+///    they have this order); paths relative to its folder; without a split column it is split, one group's
+///    pictures together;
 ///  - a .json in CoOp's split format; paths relative to its key `image_folder`, or else its own folder.
 /// Names beginning with a dot are passed over. Throws DataError: a single class, a class without pictures or
-/// with too few to split, a class that test or val has and train has not, missing columns, labels that skip,
+/// with too few to split, a class that test or val has and train has not, a test split or a JSON of which no
+/// picture is there, missing columns, labels that skip,
 /// a saved split of other data, …; ConfigError for options or a file of class names that do not fit.
 Dataset load_own_dataset(const std::filesystem::path& path, const OwnDatasetOptions& options);
 

@@ -21,6 +21,9 @@ enum class ResizeMode {
   kSquash     ///< both sides to resize_px, whatever the shape
 };
 
+/// What pixels that were kept are known by: raise it with every change of what decoding or resizing gives.
+inline constexpr std::uint32_t kPixelsVersion = 1;
+
 /// From a decoded picture to a tower's input. The defaults are OpenAI's.
 struct Preprocessing {
   int size_px = 224;    ///< R, the side of the square input (Hugging Face: crop_size)

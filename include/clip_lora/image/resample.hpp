@@ -20,6 +20,9 @@ Image flip_horizontally(const Image& image);
 /// point of 22 fractional bits. Source: Pillow src/libImaging/Resample.c and, for kNearest, Geometry.c.
 Image resize(const Image& image, int height, int width, Interpolation interpolation);
 
+/// The same pixels as resize(crop(image, box), height, width, interpolation), without the copy.
+Image resize(const Image& image, const Box& box, int height, int width, Interpolation interpolation);
+
 /// A part of a resized picture. The whole may be far larger than memory: a 1 x N strip of which the middle is
 /// wanted.
 struct ResizeWindow {
