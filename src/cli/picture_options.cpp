@@ -4,7 +4,6 @@
 
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/image/preprocess.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -23,11 +22,8 @@ void require_within(const std::string& flag, std::int64_t value, std::int64_t le
 void PictureOptions::validate() const {
   model.validate();
   compute.validate();
-  if (exif != "auto" && exif != "apply" && exif != "ignore") {
-    throw ConfigError("--exif '" + exif + "': expected auto, apply or ignore" +
-                      did_you_mean(exif, {"auto", "apply", "ignore"}));
-  }
-  if (!resize_mode.empty()) image::parse_resize_mode(resize_mode);
+  require_one_of("--exif", exif, {"auto", "apply", "ignore"});
+  if (!resize_mode.empty()) require_one_of("--resize_mode", resize_mode, {"shortest", "longest", "squash"});
   if (null_separated && std::ranges::find(images, "-") == images.end())
     throw ConfigError("--null needs '-', a list of names on standard input");
   require_within("--batch_size", batch_size, 1, kLargestBatch);

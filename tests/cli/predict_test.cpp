@@ -418,7 +418,8 @@ TEST_F(Predict, AMappingRenamesTheClassesOfTheAdapterThatItNames) {
   const Outcome outcome = run({picture}, flags);
   ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
   std::set<std::string> found;
-  for (const auto& entry : json::parse(outcome.output)["predictions"]) found.insert(entry["class"]);
+  const json row = json::parse(outcome.output);
+  for (const auto& entry : row.at("predictions")) found.insert(entry.at("class"));
   EXPECT_EQ(found, expected);
 
   write_bytes(names, R"({"circel": "round thing"})");
