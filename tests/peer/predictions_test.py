@@ -61,7 +61,7 @@ class Predictions(peers.PeerTest):
     def embed(self, name, *options):
         out = self.folder / name
         peers.clip_lora("embed", *self.files, "--checkpoint", self.checkpoint, "--out", out, *options)
-        self.assertEqual(json.loads(out.with_suffix(".json").read_text())["files"], list(map(str, self.files)))
+        self.assertEqual(json.loads((out.parent / f"{out.name}.json").read_text())["files"], list(map(str, self.files)))
         return out
 
     def predict(self, *options):
