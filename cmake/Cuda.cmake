@@ -11,11 +11,22 @@ if(NOT CMAKE_CUDA_COMPILER)
 endif()
 
 set(CMAKE_CUDA_STANDARD 17)
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80 90)
+# Which GPUs the kernels are made for, e.g. 90 or "86-real;90". By default every generation from Ampere on, and PTX of
+# the newest for what comes after.
+if(DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(every_architecture OFF)
+else()
+  set(every_architecture ON)
+  set(CMAKE_CUDA_ARCHITECTURES 80)  # until the compiler's version is known
 endif()
 enable_language(CUDA)
-if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13.0)
-  message(FATAL_ERROR "${CMAKE_CUDA_COMPILER} is CUDA ${CMAKE_CUDA_COMPILER_VERSION}, expected 13.0 or newer "
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.6)
+  message(FATAL_ERROR "${CMAKE_CUDA_COMPILER} is CUDA ${CMAKE_CUDA_COMPILER_VERSION}, expected 12.6 or newer "
                       "(hint: scripts/setup.sh fetches one)")
+endif()
+if(every_architecture)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 120)
+  endif()
 endif()

@@ -31,17 +31,22 @@ add_library(clip_lora::torch INTERFACE IMPORTED GLOBAL)
 target_include_directories(clip_lora::torch SYSTEM INTERFACE
   "${CLIP_LORA_TORCH_INCLUDE}" "${CLIP_LORA_TORCH_INCLUDE}/torch/csrc/api/include")
 target_link_libraries(clip_lora::torch INTERFACE "${CLIP_LORA_TORCH_CPU}" "${CLIP_LORA_C10}")
+# at::parallel_for is a template: without OpenMP where it is used it runs on one thread. LibTorch brings the library.
+target_compile_options(clip_lora::torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+target_link_options(clip_lora::torch INTERFACE -fopenmp)
 
 if(CLIP_LORA_CUDA)
   # Not by FindCUDAToolkit: CMake 3.25's stops at toolkits without nvToolsExt, which CUDA 13 is.
   find_path(CLIP_LORA_CUDA_INCLUDE cuda_runtime_api.h
     HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} "${CLIP_LORA_CUDA_HINT}/include" REQUIRED)
   find_library(CLIP_LORA_CUDART cudart HINTS "${CLIP_LORA_CUDA_INCLUDE}/.." PATH_SUFFIXES lib64 lib REQUIRED)
+  find_library(CLIP_LORA_CUBLASLT cublasLt HINTS "${CLIP_LORA_CUDA_INCLUDE}/.." PATH_SUFFIXES lib64 lib REQUIRED)
   clip_lora_find_torch_library(CLIP_LORA_TORCH_CUDA torch_cuda)
   clip_lora_find_torch_library(CLIP_LORA_C10_CUDA c10_cuda)
   # Nothing refers to libtorch_cuda by name: loading it registers the CUDA kernels.
   target_link_libraries(clip_lora::torch INTERFACE
-    "-Wl,--push-state,--no-as-needed,${CLIP_LORA_TORCH_CUDA},--pop-state" "${CLIP_LORA_C10_CUDA}" "${CLIP_LORA_CUDART}")
+    "-Wl,--push-state,--no-as-needed,${CLIP_LORA_TORCH_CUDA},--pop-state" "${CLIP_LORA_C10_CUDA}" "${CLIP_LORA_CUBLASLT}"
+    "${CLIP_LORA_CUDART}")
   target_include_directories(clip_lora::torch SYSTEM INTERFACE "${CLIP_LORA_CUDA_INCLUDE}")
   target_compile_definitions(clip_lora::torch INTERFACE CLIP_LORA_WITH_CUDA)
 endif()

@@ -1,0 +1,122 @@
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "clip_lora/ops/classification.hpp"
+#include "support/close.hpp"
+
+namespace clip_lora::testing {
+namespace {
+
+constexpr std::int64_t kImages = 6;
+constexpr std::int64_t kClasses = 5;
+constexpr std::int64_t kWidth = 24;
+
+at::Tensor unit(const at::Tensor& x) { return x / x.norm(2, -1, true); }
+
+/// The loss as its definition reads, differentiable.
+at::Tensor plain_loss(const at::Tensor& images, const at::Tensor& texts, const at::Tensor& labels,
+                      const ops::ClassificationOptions& options) {
+  at::Tensor classes = unit(texts).view({-1, options.prompts_per_class, texts.size(1)}).mean(1);
+  const auto logits = options.logit_scale * unit(images).matmul(unit(classes).t());
+  const auto& weights = options.class_weights;
+  return at::cross_entropy_loss(
+      logits, labels, weights.defined() ? std::optional(weights.to(images.scalar_type())) : std::nullopt);
+}
+
+struct Inputs {
+  at::Tensor images, texts, labels;
+};
+
+Inputs random_inputs(std::int64_t prompts_per_class = 1) {
+  return {at::randn({kImages, kWidth}, at::kDouble) * 3.0,
+          at::randn({kClasses * prompts_per_class, kWidth}, at::kDouble) * 0.2,
+          at::randint(kClasses, {kImages})};
+}
+
+/// Every option's combination that differs.
+std::vector<ops::ClassificationOptions> all_options() {
+  std::vector<ops::ClassificationOptions> all;
+  for (const std::int64_t per_class : {1, 3}) {
+    for (const bool weighted : {false, true}) {
+      ops::ClassificationOptions options;
+      options.logit_scale = weighted ? 14.3 : 100.0;
+      options.prompts_per_class = per_class;
+      if (weighted) options.class_weights = torch::tensor({0.5F, 2.0F, 0.0F, 1.0F, 0.25F});
+      all.push_back(options);
+    }
+  }
+  return all;
+}
+
+TEST(ClassificationLoss, AndItsGradientsEqualAutogradOfTheDefinition) {
+  for (const auto& options : all_options()) {
+    auto [images, texts, labels] = random_inputs(options.prompts_per_class);
+    labels[0] = 1;  // a class that has a weight
+    const auto expected_loss = plain_loss(images.requires_grad_(), texts.requires_grad_(), labels, options);
+    const auto expected = torch::autograd::grad({expected_loss}, {images, texts});
+    for (const auto& [type, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 2e-5}}) {
+      const auto actual = ops::classification_loss(images.detach().to(type), texts.detach().to(type), labels,
+                                                   options, true, true);
+      EXPECT_TRUE(close(actual.loss, expected_loss, tolerance));
+      EXPECT_TRUE(close(actual.d_image_features, expected[0], tolerance));
+      EXPECT_TRUE(close(actual.d_text_features, expected[1], tolerance));
+    }
+  }
+}
+
+TEST(ClassificationLoss, LossScaleMultipliesTheGradientsOnly) {
+  const auto [images, texts, labels] = random_inputs();
+  const auto plain = ops::classification_loss(images, texts, labels, {}, true, true);
+  for (const auto& scale : {at::full({}, 512.0F), at::full({1}, 512.0F)}) {
+    ops::ClassificationOptions options;
+    options.loss_scale = scale;
+    const auto scaled = ops::classification_loss(images, texts, labels, options, true, true);
+    EXPECT_EQ(scaled.loss.dim(), 0);
+    EXPECT_TRUE(identical(scaled.loss, plain.loss));
+    EXPECT_TRUE(close(scaled.d_image_features, plain.d_image_features * 512.0, 1e-12));
+    EXPECT_TRUE(close(scaled.d_text_features, plain.d_text_features * 512.0, 1e-12));
+  }
+}
+
+TEST(ClassificationLoss, GivesTheGradientsThatAreAskedForInTheFeaturesType) {
+  const auto [images, texts, labels] = random_inputs();
+  const auto half_images = images.to(at::kHalf), half_texts = texts.to(at::kHalf);
+  for (const bool of_images : {false, true}) {
+    for (const bool of_texts : {false, true}) {
+      const auto result = ops::classification_loss(half_images, half_texts, labels, {}, of_images, of_texts);
+      EXPECT_EQ(result.loss.scalar_type(), at::kFloat);
+      EXPECT_EQ(result.d_image_features.defined(), of_images);
+      EXPECT_EQ(result.d_text_features.defined(), of_texts);
+      if (of_images) {
+        EXPECT_EQ(result.d_image_features.scalar_type(), at::kHalf);
+      }
+      if (of_texts) {
+        EXPECT_EQ(result.d_text_features.scalar_type(), at::kHalf);
+      }
+    }
+  }
+}
+
+TEST(ClassificationLoss, IsNotANumberWhereNoImageHasAWeight) {
+  const auto [images, texts, labels] = random_inputs();
+  ops::ClassificationOptions options;
+  options.class_weights = at::zeros({kClasses});
+  const auto result = ops::classification_loss(images, texts, labels, options, true, true);
+  EXPECT_TRUE(std::isnan(result.loss.item<double>()));
+  EXPECT_TRUE(std::isnan(plain_loss(images, texts, labels, options).item<double>()));
+  EXPECT_TRUE(result.d_image_features.isnan().all().item<bool>());
+}
+
+TEST(ClassificationLoss, SaysWhatDoesNotFit) {
+  const auto [images, texts, labels] = random_inputs();
+  ops::ClassificationOptions options;
+  options.prompts_per_class = 2;
+  EXPECT_THROW(ops::classification_loss(images, texts, labels, options, true, true), c10::Error);
+  EXPECT_THROW(ops::classification_loss(images, texts.narrow(1, 0, 8), labels, {}, true, true), c10::Error);
+  EXPECT_THROW(ops::classification_loss(images, texts, labels.narrow(0, 0, 2), {}, true, true), c10::Error);
+}
+
+}  // namespace
+}  // namespace clip_lora::testing
