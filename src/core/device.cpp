@@ -5,9 +5,13 @@
 #include <torch/cuda.h>
 #ifdef CLIP_LORA_WITH_CUDA
 #include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
 #endif
 
+#include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include "clip_lora/core/errors.hpp"
 
@@ -79,6 +83,23 @@ std::string describe_device(at::Device device) {
 #else
   return device.str();
 #endif
+}
+
+std::int64_t free_memory_bytes(at::Device device) {
+#ifdef CLIP_LORA_WITH_CUDA
+  if (device.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(device);
+    std::size_t free = 0, total = 0;
+    C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+    const std::int64_t allocated = stats.allocated_bytes[0].current, reserved = stats.reserved_bytes[0].current;
+    const double fraction = c10::cuda::CUDACachingAllocator::getMemoryFraction(device.index());
+    const auto limit = static_cast<std::int64_t>(fraction * static_cast<double>(total));
+    return std::min(static_cast<std::int64_t>(free) + reserved - allocated, limit - allocated);
+  }
+#endif
+  TORCH_CHECK(device.is_cpu(), "free_memory_bytes: ", device);
+  return std::numeric_limits<std::int64_t>::max();
 }
 
 void seed_everything(std::int64_t seed) {

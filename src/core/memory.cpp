@@ -1,8 +1,13 @@
 #include "clip_lora/core/memory.hpp"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <limits>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -101,6 +106,14 @@ std::uint64_t available_memory_bytes(const fs::path& root) {
     if (left) least = std::min(*left, least.value_or(*left));
   }
   return least.value_or(kUnknown);
+}
+
+void reuse_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_TOP_PAD, 64 << 20);
+#endif
 }
 
 }  // namespace clip_lora

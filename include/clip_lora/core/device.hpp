@@ -3,6 +3,7 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <cstdint>
 #include <string>
 
 namespace clip_lora {
@@ -20,6 +21,10 @@ std::string precision_name(at::ScalarType type);
 
 /// "cpu (2 threads)" or "cuda:0 NVIDIA H200".
 std::string describe_device(at::Device device);
+
+/// Bytes that LibTorch can still allocate on a device: free ones and those that its allocator keeps, within its
+/// limit. The largest number on the CPU.
+std::int64_t free_memory_bytes(at::Device device);
 
 /// Seeds LibTorch's generators of all devices.
 void seed_everything(std::int64_t seed);

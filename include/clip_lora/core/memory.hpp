@@ -10,4 +10,8 @@ namespace clip_lora {
 /// where neither can be read. `root` holds proc/ and sys/.
 std::uint64_t available_memory_bytes(const std::filesystem::path& root = "/");
 
+/// From now on freed memory stays with the process, where the C library is glibc: tensors of many megabytes would
+/// otherwise be fresh pages each time, which cost more than what is computed with them.
+void reuse_freed_memory();
+
 }  // namespace clip_lora
