@@ -61,8 +61,9 @@ Batch BatchQueue::take() {
   return oldest.batch;
 }
 
-at::Tensor empty_pixels(std::size_t count, int size_px) {
-  return at::empty({static_cast<std::int64_t>(count), size_px, size_px, 3}, at::kByte);
+at::Tensor empty_pixels(std::size_t count, int size_px, bool pinned) {
+  return at::empty({static_cast<std::int64_t>(count), size_px, size_px, 3},
+                   at::TensorOptions(at::kByte).pinned_memory(pinned));
 }
 
 }  // namespace clip_lora::data

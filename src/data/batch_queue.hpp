@@ -46,7 +46,7 @@ class BatchQueue {
   WorkerPool pool_;
 };
 
-/// Pixels for a batch of `count` square pictures, not filled.
-at::Tensor empty_pixels(std::size_t count, int size_px);
+/// Pixels for a batch of `count` square pictures, not filled; `pinned`: in page-locked memory.
+at::Tensor empty_pixels(std::size_t count, int size_px, bool pinned = false);
 
 }  // namespace clip_lora::data

@@ -9,6 +9,7 @@
 #include "clip_lora/data/dataset.hpp"
 #include "clip_lora/image/codec.hpp"
 #include "clip_lora/image/image.hpp"
+#include "picture_files.hpp"
 
 namespace clip_lora::data {
 
@@ -33,7 +34,7 @@ class PictureStore {
  private:
   std::vector<Item> items_;
   image::Orientation orientation_;
-  std::vector<std::size_t> picture_of_item_;  // index of its file, files counted as they first appear
+  PictureFiles files_;
   std::vector<std::shared_ptr<const image::Image>> pictures_;  // by file; null: not kept
 };
 

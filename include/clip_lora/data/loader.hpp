@@ -11,6 +11,7 @@
 
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/dataset.hpp"
+#include "clip_lora/data/evaluation_views.hpp"
 #include "clip_lora/image/image.hpp"
 #include "clip_lora/image/preprocess.hpp"
 
@@ -72,6 +73,11 @@ struct EvaluationLoaderOptions {
   /// size and time. What is damaged or out of date is decoded again and replaced, and any number of processes
   /// may make the same file. What cannot be written is warned of once.
   std::filesystem::path cache_folder = {};
+  /// Views of the same items and preprocessing that this pass reads, and fills in where they are missing; not
+  /// beside a cache_folder, which serves later passes too.
+  std::shared_ptr<EvaluationViews> views = nullptr;
+  /// Whether the batches lie in page-locked memory, out of which CUDA copies fast and without waiting.
+  bool pinned = false;
 };
 
 /// One pass over `items` in order, at the evaluation view. The worker threads stay batches ahead of the
