@@ -3,101 +3,296 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <array>
+#include <map>
+#include <tuple>
 #include <utility>
+#include <vector>
 
-#include "clip_lora/ops/elementwise.hpp"
+#include "clip_lora/core/device.hpp"
+#include "clip_lora/engine/encoders.hpp"
+#include "clip_lora/ops/adamw.hpp"
+#include "clip_lora/ops/classification.hpp"
+#include "clip_lora/ops/patches.hpp"
+#include "features.hpp"
+#include "replay.hpp"
+#include "updates.hpp"
 
 namespace clip_lora::engine {
 namespace {
 
-constexpr std::int64_t kPromptsPerChunk = 1024;
+constexpr double kInitialLossScale = 1024.0;
+constexpr double kUsableMemory = 0.9;  // the rest is for temporaries and the allocator's waste
+constexpr std::int64_t kEverything = std::int64_t{1} << 40;
 
-/// Features of the classes out of those of their prompts: the normalised mean. features: [C·T, E]; returns
-/// [C, E].
-at::Tensor mean_over_prompts(const at::Tensor& features, std::int64_t prompts_per_class) {
-  if (prompts_per_class == 1) return features;
-  return ops::l2_normalise(features.view({-1, prompts_per_class, features.size(1)}).mean(1));
+ops::AdamWOptions adamw_options(const TrainingStepOptions& options) {
+  const auto& [learning_rate, final_learning_rate, weight_decay, beta1, beta2, epsilon] = options.optimiser;
+  return {.learning_rate = learning_rate,
+          .final_learning_rate = final_learning_rate,
+          .weight_decay = weight_decay,
+          .beta1 = beta1,
+          .beta2 = beta2,
+          .epsilon = epsilon,
+          .total_iterations = options.total_iterations};
+}
+
+std::int64_t rows_of(const std::vector<Chunk>& chunks) {
+  std::int64_t rows = 0;
+  for (const auto& chunk : chunks) rows += chunk.packing.rows;
+  return rows;
 }
 
 }  // namespace
 
-at::Tensor classification_logits(const at::Tensor& image_features, const at::Tensor& text_features) {
-  return kLogitScale * at::matmul(image_features, text_features.t());
-}
-
-at::Tensor prompt_features(model::Clip& clip, const model::Prompts& prompts) {
-  const at::NoGradGuard no_grad;
-  const std::int64_t count = prompts.ids.size(0);
-  std::vector<at::Tensor> chunks;
-  for (std::int64_t begin = 0; begin < count; begin += kPromptsPerChunk) {
-    const auto chunk = prompts.slice(begin, std::min(count, begin + kPromptsPerChunk)).to(clip->device());
-    chunks.push_back(ops::l2_normalise(clip->encode_text(chunk)));
+class TrainingStep::Impl {
+ public:
+  Impl(model::Clip clip, lora::Adapter adapter, const model::Prompts& prompts,
+       const TrainingStepOptions& options)
+      : clip_(std::move(clip)),
+        adapter_(std::move(adapter)),
+        options_(options),
+        device_(clip_->device()),
+        embed_context_(device_),
+        context_(device_),
+        side_(device_),
+        dropout_state_(at::tensor({options.dropout_seed, std::int64_t{0}}, at::kLong).to(device_)),
+        updates_(clip_, adapter_, dropout_state_, /*text_rows=*/prompts.eot.sum().item<std::int64_t>(),
+                 /*vision_rows=*/options.batch_size * rows_per_image()),
+        text_(text_tower(clip_, &updates_)),
+        vision_(vision_tower(clip_, &updates_)),
+        trains_text_(adapter_.options().encoder != lora::Encoder::kVision),
+        trains_vision_(adapter_.options().encoder != lora::Encoder::kText),
+        loss_(at::zeros({}, at::TensorOptions(device_).dtype(at::kFloat))),
+        loss_scaling_{.enabled = clip_->dtype() == at::kHalf} {
+    const at::NoGradGuard no_grad;
+    check_options(prompts.ids.size(0));
+    optimiser_.parameters = updates_.parameters();
+    optimiser_.gradients = updates_.gradients();
+    optimiser_.first_moments = at::zeros_like(optimiser_.parameters);
+    optimiser_.second_moments = at::zeros_like(optimiser_.parameters);
+    optimiser_.counters = at::zeros({4}, at::TensorOptions(device_).dtype(at::kDouble));
+    if (loss_scaling_.enabled) optimiser_.counters[2] = kInitialLossScale;
+    plan(prompts);
+    clip_->train();  // for as long as the step lives
   }
-  return at::cat(chunks);
+
+  ~Impl() {
+    batches_.clear();
+    clip_->eval();
+  }
+
+  at::Tensor run(const at::Tensor& images, const at::Tensor& labels, bool update) {
+    const at::NoGradGuard no_grad;
+    Batch& batch = batch_for(images, labels, update);
+    // What comes from the host waits for nobody: it is embedded beside the iteration before.
+    if (images.is_cuda() || labels.is_cuda()) embed_context_.wait_for_current_stream();
+    batch.free.wait();  // so the host is never more than two iterations ahead
+    batch.embed->run([&] {
+      batch.images.copy_(images, /*non_blocking=*/true);
+      batch.labels.copy_(labels, /*non_blocking=*/true);
+    });
+    context_.wait_for(embed_context_);
+    context_.wait_for_current_stream();
+    batch.iterate->run();
+    batch.free.mark(context_);
+    context_.make_current_stream_wait();
+    if (update) ++iteration_;
+    return loss_;
+  }
+
+  std::int64_t iteration() const { return iteration_; }
+  const TrainingStepOptions& options() const { return options_; }
+  double loss_scale() const { return loss_scaling_.enabled ? optimiser_.counters[2].item<double>() : 1.0; }
+
+  std::string parts() const {
+    const std::size_t images =
+        static_cast<std::size_t>((options_.batch_size + images_per_chunk_ - 1) / images_per_chunk_);
+    if (text_chunks_.size() <= 1 && images <= 1) return {};
+    return "prompts in " + std::to_string(text_chunks_.size()) + " parts, images in " +
+           std::to_string(images);
+  }
+
+ private:
+  /// The places of a batch of one shape, and what is done with it.
+  struct Batch {
+    at::Tensor images;
+    at::Tensor labels;
+    at::Tensor positions;       // see image_positions
+    at::Tensor rows;            // of the images, embedded
+    std::vector<Chunk> chunks;  // without rows
+    Moment free;                // when an iteration was done with them
+    std::unique_ptr<ReplayedWork> embed;
+    std::unique_ptr<ReplayedWork> iterate;
+  };
+
+  /// Two of a shape, which take turns: one is filled while an iteration is at the other.
+  struct Pair {
+    std::array<Batch, 2> batches;
+    std::size_t next = 0;
+  };
+
+  std::int64_t rows_per_image() const { return clip_->visual->positional_embedding.size(0); }
+
+  void check_options(std::int64_t prompts) const {
+    const std::int64_t per_class = options_.prompts_per_class;
+    TORCH_CHECK(per_class >= 1 && prompts % per_class == 0, prompts, " prompts are not ", per_class,
+                " for each class");
+    TORCH_CHECK(!options_.class_weights.defined() || options_.class_weights.numel() == prompts / per_class,
+                "expected a weight for each of ", prompts / per_class, " classes");
+  }
+
+  void plan(const model::Prompts& prompts);
+  Batch& batch_for(const at::Tensor& images, const at::Tensor& labels, bool update);
+  void prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels, bool update);
+  at::Tensor patches(const at::Tensor& images) const;
+  void embed(Batch& batch);
+  void compute(const Batch& batch);
+
+  model::Clip clip_;
+  lora::Adapter adapter_;
+  TrainingStepOptions options_;
+  at::Device device_;
+  ReplayContext embed_context_;
+  ReplayContext context_;
+  SideStream side_;
+  at::Tensor dropout_state_;  // seed and number of passes
+  Updates updates_;
+  FeatureTower text_;
+  FeatureTower vision_;
+  bool trains_text_;
+  bool trains_vision_;
+  std::vector<Chunk> text_chunks_;   // at the first block with updates
+  at::Tensor frozen_text_features_;  // [C · T, E], if the text tower is not trained
+  std::int64_t images_per_chunk_ = kEverything;
+  ops::AdamWState optimiser_;
+  at::Tensor loss_;
+  ops::LossScaling loss_scaling_;
+  std::int64_t iteration_ = 0;
+  std::map<std::tuple<std::vector<std::int64_t>, at::ScalarType, bool>, Pair>
+      batches_;  // the last: they use the others
+};
+
+/// Packs the prompts, in as many chunks as it takes for the activations to fit memory.
+void TrainingStep::Impl::plan(const model::Prompts& prompts) {
+  if (!trains_text_) {
+    frozen_text_features_ =
+        text_tower(clip_).features(pack(clip_, prompts, /*share_prefix=*/true, kEverything));
+  } else {
+    text_chunks_ = pack(clip_, prompts, options_.share_prefix, kEverything);
+  }
+  const auto bytes = static_cast<std::int64_t>(c10::elementSize(clip_->dtype()));
+  const std::int64_t text_bytes = text_.tape_bytes_per_row(bytes) * rows_of(text_chunks_);
+  const std::int64_t vision_bytes =
+      vision_.tape_bytes_per_row(bytes) * rows_per_image() * options_.batch_size;
+  const std::int64_t free = options_.memory_bytes > 0 ? options_.memory_bytes : free_memory_bytes(device_);
+  const auto budget = static_cast<std::int64_t>(kUsableMemory * static_cast<double>(free));
+  std::int64_t text_parts = 1, image_parts = 1;
+  while (text_bytes / text_parts + vision_bytes / image_parts > budget) {
+    const bool split_text = text_bytes / text_parts > vision_bytes / image_parts;
+    if (split_text ? text_parts >= prompts.ids.size(0) : image_parts >= options_.batch_size) break;
+    ++(split_text ? text_parts : image_parts);
+  }
+  images_per_chunk_ = (options_.batch_size + image_parts - 1) / image_parts;
+  if (text_parts > 1) {
+    text_chunks_ =
+        pack(clip_, prompts, options_.share_prefix, (rows_of(text_chunks_) + text_parts - 1) / text_parts);
+  }
+  if (trains_text_) run_frozen_blocks(text_.tower(), text_chunks_);
 }
 
-TrainingStep::TrainingStep(model::Clip clip, lora::Adapter adapter, model::Prompts prompts,
+TrainingStep::Impl::Batch& TrainingStep::Impl::batch_for(const at::Tensor& images, const at::Tensor& labels,
+                                                         bool update) {
+  Pair& pair = batches_[{images.sizes().vec(), images.scalar_type(), update}];
+  Batch& batch = pair.batches[pair.next++ % pair.batches.size()];
+  if (!batch.iterate) prepare(batch, images, labels, update);
+  return batch;
+}
+
+void TrainingStep::Impl::prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels,
+                                 bool update) {
+  batch.images = at::empty(images.sizes(), at::TensorOptions(device_).dtype(images.scalar_type()));
+  batch.labels = at::empty(labels.sizes(), at::TensorOptions(device_).dtype(at::kLong));
+  batch.positions = image_positions(clip_, labels.size(0));
+  batch.rows = at::empty_like(batch.positions);
+  batch.chunks = image_chunks(clip_, labels.size(0), images_per_chunk_);
+  batch.embed = std::make_unique<ReplayedWork>(embed_context_, [this, &batch] {
+    const at::NoGradGuard no_grad;
+    embed(batch);
+  });
+  batch.iterate = std::make_unique<ReplayedWork>(context_, [this, &batch, update] {
+    const at::NoGradGuard no_grad;
+    compute(batch);
+    if (update) ops::adamw_step(optimiser_, adamw_options(options_), loss_scaling_);
+  });
+}
+
+at::Tensor TrainingStep::Impl::patches(const at::Tensor& images) const {
+  const auto& architecture = clip_->architecture();
+  const std::int64_t patch = architecture.patch_size_px;
+  if (images.scalar_type() != at::kByte) return patches_of(images, patch, clip_->dtype());
+  const at::Tensor pixels = images.dim() == 4
+                                ? images
+                                : ops::resized_views(options_.pictures, images, architecture.image_size_px,
+                                                     options_.largest_side_px);
+  return ops::patch_rows(pixels, patch, normalisation_of(options_.preprocessing), clip_->dtype(),
+                         /*class_row=*/true);
+}
+
+/// What no parameter has a part in.
+void TrainingStep::Impl::embed(Batch& batch) {
+  // Copied out of the graphs' memory, where the next batch's temporaries may come to lie.
+  batch.rows.copy_(embedded_patches(clip_, patches(batch.images), batch.positions));
+}
+
+/// Forward and backward. The text runs beside the images.
+void TrainingStep::Impl::compute(const Batch& batch) {
+  updates_.write_columns();
+  at::Tensor text_features = frozen_text_features_;
+  if (trains_text_) side_.run([&] { text_features = text_.forward(text_chunks_); });
+  std::vector<Chunk> chunks = batch.chunks;
+  for (auto& chunk : chunks) chunk.rows = batch.rows.narrow(0, chunk.place.rows, chunk.packing.rows);
+  if (trains_vision_) run_frozen_blocks(vision_.tower(), chunks);
+  const at::Tensor image_features = trains_vision_ ? vision_.forward(chunks) : vision_.features(chunks);
+  if (trains_text_) side_.join();
+
+  ops::ClassificationOptions classification = {.logit_scale = kLogitScale,
+                                               .prompts_per_class = options_.prompts_per_class,
+                                               .class_weights = options_.class_weights};
+  if (loss_scaling_.enabled) classification.loss_scale = optimiser_.counters.narrow(0, 2, 1).to(at::kFloat);
+  const ops::ClassificationLoss loss = ops::classification_loss(image_features, text_features, batch.labels,
+                                                                classification, trains_vision_, trains_text_);
+  loss_.copy_(loss.loss);
+
+  if (trains_text_) {
+    side_.run([&] { text_.backward(loss.d_text_features, text_chunks_); });
+  }
+  if (trains_vision_) vision_.backward(loss.d_image_features, chunks);
+  if (trains_text_) side_.join();
+  dropout_state_.narrow(0, 1, 1).add_(1);
+}
+
+TrainingStep::TrainingStep(model::Clip clip, lora::Adapter adapter, const model::Prompts& prompts,
                            const TrainingStepOptions& options)
-    : clip_(std::move(clip)),
-      adapter_(std::move(adapter)),
-      prompts_(std::move(prompts)),
-      options_(options),
-      optimiser_(adapter_.parameters(), options.optimiser) {
-  const std::int64_t count = prompts_.ids.size(0), per_class = options_.prompts_per_class;
-  TORCH_CHECK(per_class >= 1 && count % per_class == 0, count, " prompts are not ", per_class,
-              " for each class");
-  TORCH_CHECK(!options_.class_weights.defined() || options_.class_weights.numel() == count / per_class,
-              "expected a weight for each of ", count / per_class, " classes");
-  if (clip_->dtype() == at::kHalf) scaler_.emplace(clip_->device());
-  if (adapter_.options().encoder == lora::Encoder::kVision) {
-    frozen_text_features_ = mean_over_prompts(prompt_features(clip_, prompts_), per_class);
-  }
-  adapter_.attach(clip_);
-  clip_->train();  // dropout
-}
+    : impl_(std::make_unique<Impl>(std::move(clip), std::move(adapter), prompts, options)) {}
 
-TrainingStep::~TrainingStep() {
-  clip_->eval();
-  lora::Adapter::detach(clip_);
-}
+TrainingStep::~TrainingStep() = default;
 
-double TrainingStep::learning_rate() const {
-  return cosine_learning_rate(options_.optimiser, iteration_, options_.total_iterations);
-}
-
-at::Tensor TrainingStep::encode_classes() {
-  if (frozen_text_features_.defined()) return frozen_text_features_;
-  return mean_over_prompts(ops::l2_normalise(clip_->encode_text(prompts_)), options_.prompts_per_class);
-}
-
-at::Tensor TrainingStep::encode_images(const at::Tensor& images) {
-  const bool with_gradients = adapter_.options().encoder != lora::Encoder::kText;
-  const at::AutoGradMode mode(with_gradients);
-  return ops::l2_normalise(clip_->encode_image(images));
+at::Tensor TrainingStep::run(const at::Tensor& images, const at::Tensor& labels) {
+  return impl_->run(images, labels, /*update=*/true);
 }
 
 at::Tensor TrainingStep::compute_gradients(const at::Tensor& images, const at::Tensor& labels) {
-  optimiser_.zero_gradients();
-  const at::Tensor logits = classification_logits(encode_images(images), encode_classes());  // [B, C]
-  const auto& weights = options_.class_weights;
-  const at::Tensor loss =
-      at::cross_entropy_loss(logits, labels, weights.defined() ? std::optional(weights) : std::nullopt);
-  (scaler_ ? scaler_->scale(loss) : loss).backward();
-  return loss.detach();
+  return impl_->run(images, labels, /*update=*/false);
 }
 
-at::Tensor TrainingStep::run(const at::Tensor& images, const at::Tensor& labels) {
-  const at::Tensor loss = compute_gradients(images, labels);
-  at::Tensor found_inf;
-  if (scaler_) {
-    std::vector<at::Tensor> gradients;
-    for (const auto& parameter : optimiser_.parameters()) gradients.push_back(parameter.grad());
-    found_inf = scaler_->unscale(gradients);
-    scaler_->update(found_inf);
-  }
-  optimiser_.step(learning_rate(), found_inf);
-  ++iteration_;
-  return loss;
+std::int64_t TrainingStep::iteration() const { return impl_->iteration(); }
+
+double TrainingStep::learning_rate() const {
+  return cosine_learning_rate(impl_->options().optimiser, iteration(), impl_->options().total_iterations);
 }
+
+double TrainingStep::loss_scale() const { return impl_->loss_scale(); }
+
+std::string TrainingStep::parts() const { return impl_->parts(); }
 
 }  // namespace clip_lora::engine

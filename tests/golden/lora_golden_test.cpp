@@ -72,24 +72,19 @@ TEST_P(LoraGolden, MergedCosinesReproduceTheReference) {
 }
 
 TEST_P(LoraGolden, LossesAndGradientsReproduceTheReference) {
-  engine::OptimiserOptions standing_still;
-  standing_still.learning_rate = standing_still.final_learning_rate = 0.0;
-  // In float16 the gradients overflow until the loss scale has been halved a few times.
-  const int iterations = in_half() ? 10 : 1;
   auto clip = tiny_clip();
   for (const auto& variant : variants()) {
     const auto golden = golden_tensors(variant.file);
     const auto adapter = adapter_of(variant, clip);
-    engine::TrainingStep step(clip, adapter, tiny_prompts(),
-                              {.optimiser = standing_still, .total_iterations = iterations});
-    for (int i = 0; i < iterations; ++i) {
-      const auto loss = step.run(images(), targets());
+    engine::TrainingStep step(clip, adapter, tiny_prompts(), {});
+    for (int i = 0; i < 3; ++i) {  // on CUDA as it comes, captured and replayed
+      const auto loss = step.compute_gradients(images(), targets());
       EXPECT_TRUE(matches(loss.view({1}), golden.at("loss"), kHalfFeatures)) << variant.file << " loss";
     }
     const auto gradients = below(golden, "grad/");
     for (const auto& [name, tensor] : adapter.state_dict()) {
       ASSERT_TRUE(tensor.grad().defined()) << variant.file << " " << name;
-      EXPECT_TRUE(matches(tensor.grad(), gradients.at(name), kHalfGradients)) << variant.file << " " << name;
+      EXPECT_TRUE(matches(tensor.grad() / step.loss_scale(), gradients.at(name), kHalfGradients)) << variant.file << " " << name;
     }
     EXPECT_EQ(adapter.state_dict().size(), gradients.size()) << variant.file;
   }

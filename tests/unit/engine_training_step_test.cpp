@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <torch/torch.h>
 
+#include "clip_lora/engine/encoders.hpp"
 #include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/model/checkpoint.hpp"
 #include "support/close.hpp"
@@ -234,23 +235,90 @@ TEST(TrainingStep, DrawsDropoutAnewEachTime) {
   EXPECT_NE(first, second);
 }
 
-TEST(TrainingStep, TrainsWhileItLivesAndLeavesTheModelDetachedAndInEvaluationMode) {
+TEST(TrainingStep, LeavesTheModelAsItWas) {
   const Setting setting;
-  const auto& clip = setting.clip;
-  const auto features = [&] {
-    const at::NoGradGuard no_grad;
-    return setting.clip.ptr()->encode_image(setting.images);
-  };
-  const auto plain = features();
+  const auto before = snapshot(model::state_dict(setting.clip));
   {
-    const lora::Adapter adapter(clip, {});
-    randomise(adapter);
-    const engine::TrainingStep step(clip, adapter, setting.prompts(), {});
-    EXPECT_TRUE(clip->is_training());
-    EXPECT_FALSE(close(features(), plain, 1e-3)) << "the adapter is attached";
+    const lora::Adapter adapter(setting.clip, {});
+    engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
+    step.run(setting.images, setting.labels);
+    EXPECT_TRUE(setting.clip->is_training());
   }
-  EXPECT_FALSE(clip->is_training());
-  EXPECT_TRUE(identical(features(), plain));
+  EXPECT_FALSE(setting.clip->is_training());
+  for (const auto& [name, tensor] : model::state_dict(setting.clip)) {
+    EXPECT_TRUE(identical(tensor, before.at(name))) << name;
+  }
+}
+
+TEST(TrainingStep, GivesTheAdapterItsOwnTensorsBack) {
+  const Setting setting;
+  const lora::Adapter adapter(setting.clip, {});
+  io::StateDict last;
+  {
+    engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
+    step.run(setting.images, setting.labels);
+    last = snapshot(adapter.state_dict());
+  }
+  for (const auto& [name, tensor] : adapter.state_dict()) {
+    EXPECT_TRUE(identical(tensor, last.at(name))) << name;
+    EXPECT_EQ(tensor.storage().nbytes(), tensor.nbytes()) << name;
+    EXPECT_TRUE(tensor.requires_grad()) << name;
+  }
+}
+
+/// Gradients and loss of one pass without dropout.
+std::pair<double, io::StateDict> gradients_with(const Setting& setting, const lora::Adapter& adapter,
+                                                const engine::TrainingStepOptions& options) {
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), options);
+  const double loss = step.compute_gradients(setting.images, setting.labels).item<double>();
+  io::StateDict gradients;
+  for (const auto& [name, tensor] : adapter.state_dict()) gradients[name] = tensor.grad().clone();
+  return {loss, gradients};
+}
+
+TEST(TrainingStep, SharingThePromptsPrefixChangesNothing) {
+  const Setting setting;
+  const lora::Adapter adapter(setting.clip, without_dropout());
+  randomise(adapter);
+  const auto [shared_loss, shared] = gradients_with(setting, adapter, {.share_prefix = true});
+  const auto [loss, unshared] = gradients_with(setting, adapter, {.share_prefix = false});
+  EXPECT_NEAR(shared_loss, loss, 1e-5 * loss);
+  for (const auto& [name, gradient] : unshared) {
+    EXPECT_TRUE(close_in_norm(shared.at(name), gradient, 1e-5)) << name;  // sums in another order
+  }
+}
+
+TEST(TrainingStep, LittleMemoryChangesNothingButTheTime) {
+  const Setting setting;
+  auto options = lora::LoraOptions{};  // with dropout: the parts draw the same masks
+  options.projections.o = true;
+  const lora::Adapter adapter(setting.clip, options);
+  randomise(adapter);
+  const auto [whole_loss, whole] = gradients_with(setting, adapter, {.batch_size = 4});
+  const auto [loss, in_parts] = gradients_with(setting, adapter, {.batch_size = 4, .memory_bytes = 1});
+  EXPECT_NEAR(whole_loss, loss, 1e-5 * loss);
+  for (const auto& [name, gradient] : whole) {
+    EXPECT_TRUE(close_in_norm(in_parts.at(name), gradient, 1e-5)) << name;
+  }
+  const engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.batch_size = 4, .memory_bytes = 1});
+  EXPECT_EQ(step.parts(), "prompts in 5 parts, images in 4");
+}
+
+TEST(TrainingStep, TheSameSeedGivesTheSameAdapterBitForBit) {
+  const Setting setting;
+  const auto trained = [&](std::int64_t seed) {
+    at::manual_seed(3);
+    const lora::Adapter adapter(setting.clip, {});
+    engine::TrainingStep step(setting.clip, adapter, setting.prompts(),
+                              {.total_iterations = 4, .dropout_seed = seed});
+    for (int i = 0; i < 4; ++i) step.run(setting.images, setting.labels);
+    return snapshot(adapter.state_dict());
+  };
+  const auto first = trained(1), again = trained(1), other = trained(2);
+  for (const auto& [name, tensor] : first) {
+    EXPECT_TRUE(identical(tensor, again.at(name))) << name;
+    EXPECT_FALSE(identical(tensor, other.at(name))) << name;
+  }
 }
 
 TEST(TrainingStep, TakesABatchOfAnySize) {
@@ -264,6 +332,19 @@ TEST(TrainingStep, TakesABatchOfAnySize) {
     EXPECT_FALSE(loss.requires_grad());
   }
   EXPECT_EQ(step.iteration(), 3);
+}
+
+TEST(CosineLearningRate, GoesFromTheFirstRateToTheLastOnHalfACosine) {
+  const engine::OptimiserOptions options;
+  EXPECT_DOUBLE_EQ(engine::cosine_learning_rate(options, 0, 100), 2e-4);
+  EXPECT_DOUBLE_EQ(engine::cosine_learning_rate(options, 50, 100), (2e-4 + 1e-6) / 2);
+  EXPECT_DOUBLE_EQ(engine::cosine_learning_rate(options, 100, 100), 1e-6);
+  EXPECT_NEAR(engine::cosine_learning_rate(options, 25, 100), 1e-6 + (2e-4 - 1e-6) * (0.5 + std::sqrt(0.125)),
+              1e-12);
+  for (int i = 1; i <= 100; ++i) {
+    EXPECT_LT(engine::cosine_learning_rate(options, i, 100),
+              engine::cosine_learning_rate(options, i - 1, 100));
+  }
 }
 
 TEST(ClassificationLogits, AreAHundredTimesTheProducts) {

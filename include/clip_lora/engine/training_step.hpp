@@ -1,25 +1,17 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
-#include <optional>
+#include <memory>
+#include <string>
 
 #include "clip_lora/engine/optimiser.hpp"
+#include "clip_lora/image/preprocess.hpp"
 #include "clip_lora/lora/adapter.hpp"
 #include "clip_lora/model/clip.hpp"
 
 namespace clip_lora::engine {
-
-/// The factor on cosine similarities in training and evaluation; the reference's, whatever the checkpoint's
-/// is.
-inline constexpr double kLogitScale = 100.0;
-
-/// 100 · f·tᵀ of L2-normalised features. image_features: [B, E], text_features: [C, E]; returns [B, C]
-/// float32.
-at::Tensor classification_logits(const at::Tensor& image_features, const at::Tensor& text_features);
-
-/// L2-normalised features of any number of prompts on any device, without gradients: [N, E] float32 on the
-/// model's device. They are encoded in chunks, so that memory does not grow with their number.
-at::Tensor prompt_features(model::Clip& clip, const model::Prompts& prompts);
 
 /// What a training step is told beside model, adapter and prompts.
 struct TrainingStepOptions {
@@ -29,42 +21,50 @@ struct TrainingStepOptions {
       1;  ///< T; a class's features are the normalised mean of its prompts' normalised ones
   at::Tensor class_weights =
       {};  ///< [C] float32 on the model's device, of the cross-entropy; undefined: all alike
+  std::int64_t dropout_seed = 0;  ///< the masks are a function of it, the iteration and their place alone
+  std::int64_t batch_size = 32;   ///< the largest batch that is to be expected
+  image::Preprocessing preprocessing = {};  ///< how pixels are normalised
+  at::Tensor pictures =
+      {};  ///< [n] uint8 on the model's device, what view requests refer to: see ops::resized_views
+  std::int64_t largest_side_px = 0;  ///< of the boxes in view requests
+  bool share_prefix = true;          ///< what all prompts begin with is computed once
+  std::int64_t memory_bytes =
+      0;  ///< that activations may take; 0: what is free on a CUDA device, no limit on the CPU
 };
 
 /// One iteration of CLIP-LoRA: encode all prompts and the batch's images, cross-entropy, gradients of A's and
-/// B's, AdamW.
+/// B's, AdamW. On CUDA an iteration of a known batch size is the replay of one captured graph, text and
+/// images on two streams, and nothing waits for the device. In float16 the loss is scaled (Micikevicius et
+/// al. 2018), from 1,024 on: the factor 100 on cosines would overflow at torch.amp.GradScaler's 65,536.
 class TrainingStep {
  public:
-  /// Attaches `adapter` to `clip` and puts it into training mode for as long as the step lives. `prompts` on
-  /// the model's device, those of a class together. Losses are scaled where the model computes in float16.
-  TrainingStep(model::Clip clip, lora::Adapter adapter, model::Prompts prompts,
+  /// While the step lives, `adapter`'s tensors are views of its buffers. `prompts`: those of a class
+  /// together.
+  TrainingStep(model::Clip clip, lora::Adapter adapter, const model::Prompts& prompts,
                const TrainingStepOptions& options);
   ~TrainingStep();
   TrainingStep(const TrainingStep&) = delete;
   TrainingStep& operator=(const TrainingStep&) = delete;
 
-  /// images: [B, 3, R, R] of the model's device and type; labels: [B] int64 on its device. Returns the
-  /// batch's mean loss before the update, [] float32 on the device, without waiting for it.
+  /// labels: [B] int64. images: [B, 3, R, R] floating, normalised; or [B, R, R, 3] uint8; or the bytes of B
+  /// ops::ViewRequests of options.pictures, [B, sizeof(ops::ViewRequest)] uint8. All on any device: from
+  /// pinned memory they are copied behind the host's back. Returns the batch's mean loss before the update,
+  /// [] float32 on the device, without waiting for it; the next call overwrites it.
   at::Tensor run(const at::Tensor& images, const at::Tensor& labels);
 
-  /// Forward and backward only: leaves the gradients (unscaled unless float16) in the adapter's parameters.
+  /// Forward and backward only: leaves the gradients (times the loss scale) in the adapter's parameters'
+  /// .grad.
   at::Tensor compute_gradients(const at::Tensor& images, const at::Tensor& labels);
 
-  std::int64_t iteration() const { return iteration_; }
+  std::int64_t iteration() const;
   double learning_rate() const;  ///< of the next iteration
+  double loss_scale() const;     ///< waits for the device; 1 unless in float16
+  /// How a batch too large for memory is split, e.g. "prompts in 4 parts, images in 1"; empty if it is not.
+  std::string parts() const;
 
  private:
-  at::Tensor encode_classes();  ///< [C, E]
-  at::Tensor encode_images(const at::Tensor& images);
-
-  model::Clip clip_;
-  lora::Adapter adapter_;
-  model::Prompts prompts_;
-  TrainingStepOptions options_;
-  std::int64_t iteration_ = 0;
-  AdamW optimiser_;
-  std::optional<LossScaler> scaler_;
-  at::Tensor frozen_text_features_;  // [C, E], with --encoder vision only
+  class Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace clip_lora::engine

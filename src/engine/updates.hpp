@@ -1,0 +1,78 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "clip_lora/lora/adapter.hpp"
+#include "clip_lora/model/clip.hpp"
+#include "clip_lora/ops/adamw.hpp"
+#include "clip_lora/ops/layer_norm.hpp"
+
+namespace clip_lora::engine {
+
+/// The low-rank updates of projections that read the same rows: q, k and v of a block, or its output
+/// projection.
+struct ProjectionUpdates {
+  ops::DownProjection down;             ///< their A's; no columns: nothing is updated here
+  std::array<double, 3> scalings = {};  ///< γ of each
+  at::Tensor weight;                    ///< [m · D, D + columns]: the frozen weight, then γB in its columns
+  at::Tensor d_a;  ///< [K, n, D] and [K, Σ D R] float32: what an iteration leaves here adds
+  at::Tensor d_b;  ///< up over K to the gradients
+
+  bool any() const { return down.columns > 0; }
+};
+
+/// The updates of one block.
+struct BlockUpdates {
+  ProjectionUpdates in;   ///< of in_proj: q, k, v, as masks 0, 1, 2
+  ProjectionUpdates out;  ///< of out_proj
+  at::Tensor parts;       ///< [K, n] float32: all its d_a's and d_b's
+  at::Tensor gradient;    ///< [n] float32, its part of the flat gradients
+
+  bool any() const { return in.any() || out.any(); }
+  /// Sums up what a backward pass has left in `parts`: sets the gradient, or adds to it.
+  void collect(bool add) const;
+};
+
+/// An adapter's A's and B's in one flat buffer, its gradients in another, and the frozen weights with room
+/// for γB beside them. While it lives, the adapter's tensors are views of the buffers, and `.grad` theirs.
+class Updates {
+ public:
+  /// `dropout_state`: see ops::Dropout. The model gives the frozen weights; it is not changed. Rows: how many
+  /// a tower will have at once, which decides how many parts its gradients are best summed in.
+  Updates(model::Clip& clip, const lora::Adapter& adapter, const at::Tensor& dropout_state,
+          std::int64_t text_rows, std::int64_t vision_rows);
+  ~Updates();
+  Updates(const Updates&) = delete;
+  Updates& operator=(const Updates&) = delete;
+
+  /// By block of the tower; blocks without updates have none.
+  const std::vector<BlockUpdates>& of(lora::Tower tower) const {
+    return tower == lora::Tower::kText ? text_ : vision_;
+  }
+
+  /// [n] float32.
+  const at::Tensor& parameters() const { return parameters_; }
+  const at::Tensor& gradients() const { return gradients_; }
+
+  /// Puts the current γB beside the frozen weights.
+  void write_columns() const { writer_.write(parameters_); }
+
+  struct Group;
+
+ private:
+  void lay_out(const Group& group, const at::Tensor& parts, std::int64_t begin, std::int64_t& offset,
+               const at::Tensor& dropout_state, std::vector<ops::UpColumns>& up_columns);
+
+  lora::Adapter adapter_;
+  at::Tensor parameters_;
+  at::Tensor gradients_;
+  std::vector<BlockUpdates> text_;
+  std::vector<BlockUpdates> vision_;
+  ops::UpColumnsWriter writer_;
+};
+
+}  // namespace clip_lora::engine
