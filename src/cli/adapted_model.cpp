@@ -92,6 +92,7 @@ AdaptedModel::AdaptedModel(const PictureOptions& options)
     merged_.emplace(clip(), adapter.adapter);
   }
   choose_preprocessing(options);
+  encoder_.emplace(clip(), preprocessing());
 }
 
 void AdaptedModel::choose_preprocessing(const PictureOptions& options) {

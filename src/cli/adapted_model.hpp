@@ -11,6 +11,7 @@
 
 #include "clip_lora/cli/load_model.hpp"
 #include "clip_lora/cli/picture_options.hpp"
+#include "clip_lora/engine/encoders.hpp"
 #include "clip_lora/lora/adapter_file.hpp"
 
 namespace clip_lora::cli {
@@ -31,6 +32,7 @@ class AdaptedModel {
 
   const Model& model() const { return model_; }
   model::Clip& clip() { return model_.loaded.clip; }
+  engine::ImageEncoder& encoder() { return *encoder_; }
   const image::Preprocessing& preprocessing() const { return model_.loaded.preprocessing; }
   /// What the adapter is for; nothing without one, or if it does not say so.
   const std::optional<lora::AdapterContext>& context() const { return context_; }
@@ -47,6 +49,7 @@ class AdaptedModel {
   Model model_;
   std::optional<lora::AdapterContext> context_;
   std::optional<lora::MergedScope> merged_;
+  std::optional<engine::ImageEncoder> encoder_;  // of the merged weights
 };
 
 }  // namespace clip_lora::cli

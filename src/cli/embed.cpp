@@ -36,11 +36,8 @@ fs::path list_beside(const fs::path& out) { return out.string() + ".json"; }
 
 /// [B, E] float32 on the CPU.
 at::Tensor features_of(AdaptedModel& model, const at::Tensor& pixels, bool raw) {
-  const at::NoGradGuard no_grad;
-  model::Clip& clip = model.clip();
-  const at::Tensor images = data::normalise(pixels, model.preprocessing(), clip->device(), clip->dtype());
-  const at::Tensor features = clip->encode_image(images);
-  return (raw ? features.to(at::kFloat) : ops::l2_normalise(features)).cpu();
+  const at::Tensor features = model.encoder().encode(pixels);
+  return (raw ? features : ops::l2_normalise(features)).cpu();
 }
 
 Embedded embed_all(PicturePass& pass, AdaptedModel& model, bool raw) {

@@ -50,6 +50,7 @@ void bind(OptionTable& table, PictureOptions& options) {
   table.add("device", options.compute.device, "auto, cpu, cuda or cuda:N");
   table.add("precision", options.compute.precision,
             "auto (fp16 on CUDA, fp32 on the CPU), fp32, fp16 or bf16");
+  table.add("tf32", options.compute.tf32, "let products of fp32 on CUDA be rounded to TF32");
   table.add("verbose", options.compute.verbose, "say more");
   table.add("quiet", options.compute.quiet, "say nothing but what was asked for, and errors");
 }

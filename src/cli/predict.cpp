@@ -189,9 +189,7 @@ class Prediction {
     write_text(stream, text_.header(), where);
     while (const auto batch = pass.next()) {
       const auto predictions = likeliest(
-          batch->paths,
-          train::class_probabilities(model_.clip(), features_, batch->pixels, model_.preprocessing()),
-          top_k_);
+          batch->paths, train::class_probabilities(model_.encoder(), features_, batch->pixels), top_k_);
       write_text(stream, text_.rows(predictions), where);
       for (const auto& prediction : predictions) take_in(pass, prediction);
     }

@@ -3,6 +3,7 @@
 #include <torch/version.h>
 
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "clip_lora/cli/console.hpp"
@@ -11,7 +12,9 @@
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/log.hpp"
+#include "clip_lora/core/memory.hpp"
 #include "clip_lora/core/version.hpp"
+#include "clip_lora/data/loader.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/io/json_text.hpp"
 #include "clip_lora/lora/adapter_file.hpp"
@@ -60,7 +63,9 @@ class Run {
         dtype_(parse_precision(options_.compute.precision, device_)),
         model_(find_model()),
         clip_(model_.loaded.clip),
-        warnings_(model_.loaded.warnings) {}
+        warnings_(model_.loaded.warnings) {
+    if (device_.is_cpu()) reuse_freed_memory();
+  }
 
   RunResult execute() {
     require_clip_vocabulary(model_);
@@ -187,14 +192,33 @@ class Run {
     if (!counts.empty()) std::cout << "missing    images left out: " << join_capped(counts) << std::endl;
   }
 
-  /// What the model as it stands says of `items`.
-  train::Predictions predict(const std::string& label, const std::vector<data::Item>& items,
-                             const text::ClassPrompts& prompts, bool progress_bar = true) {
-    ProgressBar bar(label, "images", static_cast<std::int64_t>(items.size()), progress_bar && !quiet());
-    data::EvaluationLoader loader(items, model_.loaded.preprocessing,
-                                  {.batch_size = kEvaluationBatch,
-                                   .workers = options_.images.worker_count(),
-                                   .cache_folder = options_.images.cache_folder});
+  /// Images that the model looks at more than once in a run, decoded by the first look. A cache does that for
+  /// later runs too.
+  struct Seen {
+    const std::vector<data::Item>& items;
+    std::shared_ptr<data::EvaluationViews> views = nullptr;
+  };
+
+  data::EvaluationLoader evaluation_loader(Seen& images) const {
+    const image::Preprocessing& preprocessing = model_.loaded.preprocessing;
+    if (!images.views && trains() && options_.images.cache_folder.empty()) {
+      images.views = std::make_shared<data::EvaluationViews>(images.items.size(), preprocessing.size_px);
+    }
+    return {images.items,
+            preprocessing,
+            {.batch_size = kEvaluationBatch,
+             .workers = options_.images.worker_count(),
+             .cache_folder = options_.images.cache_folder,
+             .views = images.views,
+             .pinned = device_.is_cuda()}};
+  }
+
+  /// What the model as it stands says of `images`.
+  train::Predictions predict(const std::string& label, Seen& images, const text::ClassPrompts& prompts,
+                             bool progress_bar = true) {
+    ProgressBar bar(label, "images", static_cast<std::int64_t>(images.items.size()),
+                    progress_bar && !quiet());
+    data::EvaluationLoader loader = evaluation_loader(images);
     const at::Tensor features = train::class_features(clip_, tokenizer_, prompts);
     const Stopwatch stopwatch;
     return train::evaluate(clip_, features, loader, [&](std::int64_t done) {
@@ -217,13 +241,13 @@ class Run {
   }
 
   train::Predictions predict_test(const std::string& label, const text::ClassPrompts& prompts) {
-    return looking_at("test split", [&] { return predict(label, data_.test, prompts); });
+    return looking_at("test split", [&] { return predict(label, test_, prompts); });
   }
 
   TrainingReport train(const lora::Adapter& adapter, const text::ClassPrompts& prompts) {
     const auto validation_accuracy = [&] {
       return looking_at("validation images", [&] {
-        return metrics(predict("validation", data_.val, prompts, /*progress_bar=*/false)).accuracy();
+        return metrics(predict("validation", validation_, prompts, /*progress_bar=*/false)).accuracy();
       });
     };
     return looking_at("training images", [&] {
@@ -314,6 +338,8 @@ class Run {
   model::Clip clip_;  // that of model_
   fs::path folder_;
   RunData data_;
+  Seen test_{data_.test};
+  Seen validation_{data_.val};
   text::Tokenizer tokenizer_;
   std::vector<std::string> templates_;  // at least one, once the adapter is there
   TrainingReport training_;

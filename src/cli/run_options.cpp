@@ -12,6 +12,7 @@
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/benchmark.hpp"
+#include "clip_lora/ops/linear.hpp"
 #include "clip_lora/text/prompts.hpp"
 
 namespace clip_lora::cli {
@@ -117,6 +118,7 @@ void ComputeOptions::validate() const {
 void set_up(const ComputeOptions& options) {
   if (options.verbose) set_verbosity(Verbosity::kVerbose);
   if (options.quiet) set_verbosity(Verbosity::kQuiet);
+  ops::allow_tf32(options.tf32);
   catch_interrupts();
 }
 
@@ -264,6 +266,7 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("device", options.compute.device, "auto, cpu, cuda or cuda:N");
   table.add("precision", options.compute.precision,
             "auto (fp16 on CUDA, fp32 on the CPU), fp32, fp16 or bf16");
+  table.add("tf32", options.compute.tf32, "let products of fp32 on CUDA be rounded to TF32");
   table.add("verbose", options.compute.verbose, "say more");
   table.add("quiet", options.compute.quiet, "print accuracies and errors only");
 }

@@ -2,13 +2,18 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <memory>
+#include <optional>
 
 #include "clip_lora/cli/console.hpp"
+#include "clip_lora/core/device.hpp"
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/loader.hpp"
+#include "clip_lora/data/training_draws.hpp"
 #include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/train/evaluate.hpp"
 
@@ -27,12 +32,16 @@ data::TrainingLoaderOptions loader_options(const RunOptions& options) {
 }
 
 engine::TrainingStepOptions step_options(const RunOptions& options, const RunData& data,
-                                         const text::ClassPrompts& prompts, std::int64_t iterations,
+                                         const text::ClassPrompts& prompts,
+                                         const image::Preprocessing& preprocessing, std::int64_t iterations,
                                          at::Device device) {
   engine::TrainingStepOptions step;
   step.optimiser = options.training.optimiser;
   step.total_iterations = iterations;
   step.prompts_per_class = static_cast<std::int64_t>(prompts.front().size());
+  step.dropout_seed = options.data.seed;
+  step.batch_size = std::min(options.training.batch_size, static_cast<std::int64_t>(data.train.size()));
+  step.preprocessing = preprocessing;
   if (options.training.class_weights == "balanced") {
     const auto classes = static_cast<std::int64_t>(data.dataset.class_names.size());
     step.class_weights = train::balanced_class_weights(data.train, classes).to(device);
@@ -46,13 +55,52 @@ void print_plan(const RunOptions& options, const TrainingReport& report) {
             << with_commas(report.iterations) << " iterations" << std::endl;
 }
 
-void print_images_in_memory(const RunOptions& options, const data::TrainingLoader& loader) {
-  const double gib = options.images.memory_gib;
-  std::cout << "images     " << with_commas(static_cast<std::int64_t>(loader.images_in_memory())) << " of "
-            << with_commas(static_cast<std::int64_t>(loader.images())) << " training images stay in memory"
-            << (gib > 0.0 ? " (" + fixed(gib, 1) + " GiB)" : "") << ", the others are decoded at each draw"
-            << std::endl;
+std::string in_memory(std::size_t kept, std::size_t images) {
+  return with_commas(static_cast<std::int64_t>(kept)) + " of " +
+         with_commas(static_cast<std::int64_t>(images)) + " training images stay in memory";
 }
+
+/// The training images' batches: cut out on the device where the decoded images fit there, else by the CPU.
+class TrainingImages {
+ public:
+  TrainingImages(const RunOptions& options, const RunData& data, const model::LoadedClip& model) {
+    const at::Device device = model.clip->device();
+    const data::TrainingLoaderOptions loader = loader_options(options);
+    if (device.is_cuda()) {
+      const auto free = static_cast<std::uint64_t>(free_memory_bytes(device) / 2);
+      draws_ = data::TrainingDraws::make(
+          data.train, model.preprocessing,
+          {.batch_size = loader.batch_size,
+           .seed = loader.seed,
+           .workers = loader.workers,
+           .device = device,
+           .store_bytes = loader.image_memory_bytes > 0 ? std::min(loader.image_memory_bytes, free) : free});
+    }
+    if (draws_) return;
+    loader_.emplace(data.train, model.preprocessing, loader);
+    if (loader_->images_in_memory() == loader_->images()) return;
+    const double gib = options.images.memory_gib;
+    note_ = in_memory(loader_->images_in_memory(), loader_->images()) +
+            (gib > 0.0 ? " (" + fixed(gib, 1) + " GiB)" : "") + ", the others are decoded at each draw";
+  }
+
+  train::NextBatch batches() { return draws_ ? train::batches_of(*draws_) : train::batches_of(*loader_); }
+
+  /// What a training step has to know of them.
+  void describe(engine::TrainingStepOptions& step) const {
+    if (!draws_) return;
+    step.pictures = draws_->store();
+    step.largest_side_px = draws_->largest_side();
+  }
+
+  /// For the terminal; empty if all is as usual.
+  const std::string& note() const { return note_; }
+
+ private:
+  std::unique_ptr<data::TrainingDraws> draws_;
+  std::optional<data::TrainingLoader> loader_;
+  std::string note_;
+};
 
 void print_look(std::int64_t iteration, std::int64_t iterations, double accuracy) {
   std::cout << "validation " << percent(accuracy) << "   after " << with_commas(iteration) << " of "
@@ -75,12 +123,18 @@ TrainingReport train_adapter(const RunOptions& options, const RunData& data, con
              std::to_string(adapter.blocks().size()) + " blocks");
   if (!options.data.shots && !quiet) print_plan(options, report);
 
-  data::TrainingLoader loader(data.train, model.preprocessing, loader_options(options));
-  if (loader.images_in_memory() < loader.images() && !quiet) print_images_in_memory(options, loader);
+  TrainingImages images(options, data, model);
+  if (!images.note().empty() && !quiet) std::cout << "images     " << images.note() << std::endl;
   const model::Prompts tokens =
       train::tokenize_prompts(tokenizer, prompts, clip->architecture().context_length);
-  engine::TrainingStep step(clip, adapter, tokens.to(clip->device()),
-                            step_options(options, data, prompts, report.iterations, clip->device()));
+  auto step_settings =
+      step_options(options, data, prompts, model.preprocessing, report.iterations, clip->device());
+  images.describe(step_settings);
+  engine::TrainingStep step(clip, adapter, tokens, step_settings);
+
+  if (const std::string parts = step.parts(); !parts.empty() && !quiet) {
+    std::cout << "memory     activations do not fit: " << parts << ", computed twice" << std::endl;
+  }
 
   const Stopwatch stopwatch;
   const auto speed = [&] {
@@ -108,7 +162,7 @@ TrainingReport train_adapter(const RunOptions& options, const RunData& data, con
   const train::Validation validation = {
       options.training.eval_every, look,
       options.training.select == "best" ? train::Select::kBest : train::Select::kLast};
-  report.result = train::train(step, adapter, loader, clip, report.iterations, validation, show);
+  report.result = train::train(step, adapter, images.batches(), clip, report.iterations, validation, show);
   bar.clear();
   if (quiet) return report;
   std::cout << "training   " << with_commas(report.iterations) << " iterations   loss "

@@ -8,7 +8,6 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/interrupt.hpp"
-#include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/ops/elementwise.hpp"
 
 namespace clip_lora::train {
@@ -17,11 +16,9 @@ namespace {
 constexpr std::int64_t kLikeliest = 5;
 
 /// 100 · f·tᵀ, [B, C] float32 on the model's device.
-at::Tensor class_logits(model::Clip& clip, const at::Tensor& class_features, const at::Tensor& pixels,
-                        const image::Preprocessing& preprocessing) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor images = data::normalise(pixels, preprocessing, clip->device(), clip->dtype());
-  return engine::classification_logits(ops::l2_normalise(clip->encode_image(images)), class_features);
+at::Tensor class_logits(engine::ImageEncoder& encoder, const at::Tensor& class_features,
+                        const at::Tensor& pixels) {
+  return engine::classification_logits(ops::l2_normalise(encoder.encode(pixels)), class_features);
 }
 
 /// Rows of [B, C] that have an entry which is not finite. [] int64, on their device.
@@ -47,7 +44,7 @@ model::Prompts tokenize_prompts(const text::Tokenizer& tokenizer, const text::Cl
   return model::make_prompts(rows);
 }
 
-at::Tensor class_features(model::Clip& clip, const text::Tokenizer& tokenizer,
+at::Tensor class_features(const model::Clip& clip, const text::Tokenizer& tokenizer,
                           const text::ClassPrompts& prompts) {
   const at::NoGradGuard no_grad;
   std::vector<std::int64_t> counts;
@@ -61,16 +58,18 @@ at::Tensor class_features(model::Clip& clip, const text::Tokenizer& tokenizer,
   return ops::l2_normalise(at::stack(means));
 }
 
-at::Tensor class_probabilities(model::Clip& clip, const at::Tensor& class_features, const at::Tensor& pixels,
-                               const image::Preprocessing& preprocessing) {
-  const at::Tensor logits = class_logits(clip, class_features, pixels, preprocessing);
+at::Tensor class_probabilities(engine::ImageEncoder& encoder, const at::Tensor& class_features,
+                               const at::Tensor& pixels) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor logits = class_logits(encoder, class_features, pixels);
   require_finite(rows_not_finite(logits), logits.size(0));
   return logits.softmax(1);
 }
 
-Predictions evaluate(model::Clip& clip, const at::Tensor& class_features, data::EvaluationLoader& loader,
-                     const std::function<void(std::int64_t)>& on_progress) {
+Predictions evaluate(const model::Clip& clip, const at::Tensor& class_features,
+                     data::EvaluationLoader& loader, const std::function<void(std::int64_t)>& on_progress) {
   const at::NoGradGuard no_grad;
+  engine::ImageEncoder encoder(clip, loader.preprocessing());
   const std::int64_t kept = std::min(kLikeliest, class_features.size(0));
   const auto whole = at::TensorOptions(clip->device()).dtype(at::kLong);
   std::vector<at::Tensor> labels = {at::empty({0}, at::kLong)};
@@ -79,7 +78,7 @@ Predictions evaluate(model::Clip& clip, const at::Tensor& class_features, data::
   at::Tensor not_finite = at::zeros({}, whole);  // nothing waits for the device before the last batch
   std::int64_t done = 0;
   while (const auto batch = loader.next()) {
-    const at::Tensor logits = class_logits(clip, class_features, batch->pixels, loader.preprocessing());
+    const at::Tensor logits = class_logits(encoder, class_features, batch->pixels);
     // By logits, of which fewer are equal than of probabilities; stable, so that the lower label comes first.
     const at::Tensor order = std::get<1>(at::sort(logits, /*stable=*/true, /*dim=*/1, /*descending=*/true));
     labels.push_back(batch->labels);

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "clip_lora/core/errors.hpp"
@@ -68,7 +69,24 @@ class Looks {
 
 }  // namespace
 
-TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, data::TrainingLoader& loader,
+NextBatch batches_of(data::TrainingLoader& loader) {
+  return [&loader] {
+    const data::Batch batch = loader.next();
+    return Batch{batch.pixels, batch.labels};
+  };
+}
+
+NextBatch batches_of(data::TrainingDraws& draws) {
+  return [&draws] {
+    const data::DrawnBatch batch = draws.next();
+    const auto count = static_cast<std::int64_t>(batch.requests.size());
+    at::Tensor requests = at::empty({count, static_cast<std::int64_t>(sizeof(ops::ViewRequest))}, at::kByte);
+    std::memcpy(requests.mutable_data_ptr(), batch.requests.data(), requests.nbytes());
+    return Batch{requests, at::tensor(batch.labels, at::kLong)};
+  };
+}
+
+TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
                      model::Clip& clip, std::int64_t iterations, const Validation& validation,
                      const std::function<void(const Progress&)>& on_progress) {
   Looks looks(validation, adapter, clip);
@@ -76,10 +94,8 @@ TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, d
   progress.total = iterations;
   at::Tensor loss;
   while (progress.iteration < iterations) {
-    const data::Batch batch = loader.next();
-    const at::Tensor images =
-        data::normalise(batch.pixels, loader.preprocessing(), clip->device(), clip->dtype());
-    loss = step.run(images, batch.labels.to(clip->device()));
+    const Batch batch = next_batch();
+    loss = step.run(batch.images, batch.labels);
     ++progress.iteration;
     progress.images += batch.labels.size(0);
     progress.learning_rate = step.learning_rate();

@@ -99,6 +99,7 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"save_predictions", true},
                            {"device", "cuda:1"},
                            {"precision", "bf16"},
+                           {"tf32", true},
                            {"verbose", true},
                            {"quiet", true}};
 
@@ -163,6 +164,7 @@ void expect_in_fields(const RunOptions& options) {
   EXPECT_TRUE(options.output.save_predictions);
   EXPECT_EQ(options.compute.device, "cuda:1");
   EXPECT_EQ(options.compute.precision, "bf16");
+  EXPECT_TRUE(options.compute.tf32);
   EXPECT_TRUE(options.compute.verbose);
   EXPECT_TRUE(options.compute.quiet);
 }

@@ -83,13 +83,15 @@ TEST_F(EvaluateTest, ProbabilitiesThatAreNotFiniteAreAnErrorThatCountsTheirPictu
   classes[2][0] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_THAT(message_of<Error>([&] { predictions(classes); }), HasSubstr("11 of 11 images are not finite"));
   const auto three = at::stack(pixels_).slice(0, 0, 3);
-  EXPECT_THAT(message_of<Error>([&] { train::class_probabilities(clip_, classes, three, kPreprocessing); }),
+  engine::ImageEncoder encoder(clip_, kPreprocessing);
+  EXPECT_THAT(message_of<Error>([&] { train::class_probabilities(encoder, classes, three); }),
               HasSubstr("3 of 3 images are not finite"));
 }
 
 TEST_F(EvaluateTest, ClassProbabilitiesAreTheSoftmaxOfAHundredCosines) {
   const auto classes = random_classes();
-  const auto found = train::class_probabilities(clip_, classes, at::stack(pixels_), kPreprocessing);
+  engine::ImageEncoder encoder(clip_, kPreprocessing);
+  const auto found = train::class_probabilities(encoder, classes, at::stack(pixels_));
   EXPECT_TRUE(close(found.to(at::kDouble), (100.0 * cosines(classes)).softmax(1), 1e-3));
   EXPECT_EQ(found.scalar_type(), at::kFloat);
   EXPECT_FALSE(found.requires_grad());

@@ -26,7 +26,7 @@ class TrainerTest : public TrainTest {
                               const train::Validation& validation = {}) {
     engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = iterations});
     auto loader = training_loader();
-    return train::train(step, adapter, loader, clip_, iterations, validation, ignore_progress);
+    return train::train(step, adapter, train::batches_of(loader), clip_, iterations, validation, ignore_progress);
   }
 
   double accuracy() {
@@ -67,7 +67,7 @@ TEST_F(TrainerTest, RunsItsIterationsAndReportsEach) {
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 7});
   auto loader = training_loader();
   std::vector<std::int64_t> images;
-  const auto result = train::train(step, adapter, loader, clip_, 7, {}, [&](const train::Progress& progress) {
+  const auto result = train::train(step, adapter, train::batches_of(loader), clip_, 7, {}, [&](const train::Progress& progress) {
     images.push_back(progress.images);
     EXPECT_EQ(progress.iteration, static_cast<std::int64_t>(images.size()));
     EXPECT_EQ(progress.total, 7);
@@ -122,7 +122,7 @@ TEST_F(TrainerTest, AtALookTheModelEvaluatesWithTheAdapterMerged) {
     ++looks;
     return 0.0;
   };
-  train::train(step, adapter, loader, clip_, 2, {.every = 1, .accuracy = look}, [&](const train::Progress&) {
+  train::train(step, adapter, train::batches_of(loader), clip_, 2, {.every = 1, .accuracy = look}, [&](const train::Progress&) {
     EXPECT_TRUE(clip_->is_training());
     expect_identical(model::state_dict(clip_), weights);
   });
@@ -186,7 +186,7 @@ TEST_F(TrainerTest, ASignalStopsTrainingBetweenTwoIterations) {
   auto loader = training_loader();
   catch_interrupts();  // last test of this program: the signal stays pending
   const auto run = [&] {
-    train::train(step, adapter, loader, clip_, 50, {}, [](const train::Progress& progress) {
+    train::train(step, adapter, train::batches_of(loader), clip_, 50, {}, [](const train::Progress& progress) {
       if (progress.iteration == 3) std::raise(SIGINT);
     });
   };

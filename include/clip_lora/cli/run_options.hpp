@@ -84,6 +84,7 @@ struct OutputOptions {
 struct ComputeOptions {
   std::string device = "auto";     ///< see parse_device
   std::string precision = "auto";  ///< see parse_precision
+  bool tf32 = false;               ///< products of fp32 on CUDA are rounded to TF32
   bool verbose = false;            ///< details on the standard error stream
   bool quiet = false;              ///< accuracies and errors only
 

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "clip_lora/data/loader.hpp"
+#include "clip_lora/engine/encoders.hpp"
 #include "clip_lora/model/clip.hpp"
 #include "clip_lora/text/prompts.hpp"
 #include "clip_lora/text/tokenizer.hpp"
@@ -20,13 +21,13 @@ model::Prompts tokenize_prompts(const text::Tokenizer& tokenizer, const text::Cl
 /// Text features of the classes, [C, E] float32 on the model's device: each prompt's features normalised,
 /// their mean over the class's prompts (at least one) normalised again. Encoded in chunks without gradients.
 /// Throws as tokenize_prompts.
-at::Tensor class_features(model::Clip& clip, const text::Tokenizer& tokenizer,
+at::Tensor class_features(const model::Clip& clip, const text::Tokenizer& tokenizer,
                           const text::ClassPrompts& prompts);
 
 /// Probabilities of the classes, [B, C] float32 on the model's device: softmax of 100 · f·tᵀ. pixels: [B, R,
-/// R, 3] uint8 of `preprocessing`. Throws Error, with their number, if some pictures' are not finite.
-at::Tensor class_probabilities(model::Clip& clip, const at::Tensor& class_features, const at::Tensor& pixels,
-                               const image::Preprocessing& preprocessing);
+/// R, 3] uint8. Throws Error, with their number, if some pictures' are not finite.
+at::Tensor class_probabilities(engine::ImageEncoder& encoder, const at::Tensor& class_features,
+                               const at::Tensor& pixels);
 
 /// What a model says of every picture of a split, in its order. CPU tensors. K = min(5, C).
 struct Predictions {
@@ -38,7 +39,7 @@ struct Predictions {
 /// Predictions for everything that `loader` yields. `class_features` as above. `on_progress` gets the number
 /// of images done after each batch. Throws Interrupted between two batches once a signal is pending, and at
 /// the end Error, with their number, if some pictures' probabilities are not finite.
-Predictions evaluate(model::Clip& clip, const at::Tensor& class_features, data::EvaluationLoader& loader,
-                     const std::function<void(std::int64_t)>& on_progress);
+Predictions evaluate(const model::Clip& clip, const at::Tensor& class_features,
+                     data::EvaluationLoader& loader, const std::function<void(std::int64_t)>& on_progress);
 
 }  // namespace clip_lora::train

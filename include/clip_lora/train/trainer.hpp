@@ -8,10 +8,24 @@
 
 #include "clip_lora/data/dataset.hpp"
 #include "clip_lora/data/loader.hpp"
+#include "clip_lora/data/training_draws.hpp"
 #include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/lora/adapter.hpp"
 
 namespace clip_lora::train {
+
+/// What engine::TrainingStep::run takes.
+struct Batch {
+  at::Tensor images;  ///< pixels [B, R, R, 3], or view requests [B, sizeof(ops::ViewRequest)], uint8
+  at::Tensor labels;  ///< [B] int64
+};
+
+/// Gives the batches of one iteration after the other.
+using NextBatch = std::function<Batch()>;
+
+/// The pixels that `loader` makes, or the requests that `draws` draws. They are referred to.
+NextBatch batches_of(data::TrainingLoader& loader);
+NextBatch batches_of(data::TrainingDraws& draws);
 
 /// What a progress bar shows.
 struct Progress {
@@ -47,11 +61,11 @@ struct TrainingResult {
   std::int64_t selected_iteration = 0;  ///< whose adapter the model has now
 };
 
-/// Runs `iterations` iterations of `step`, which trains `adapter` of `clip`, on batches of `loader`.
+/// Runs `iterations` iterations of `step`, which trains `adapter` of `clip`, on what `next_batch` gives.
 /// `on_progress` is called after each. Looks at the validation split change nothing of the training. Throws
 /// Interrupted between two iterations once a signal is pending, and Error if the loss is no longer finite at
 /// the end of training.
-TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, data::TrainingLoader& loader,
+TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
                      model::Clip& clip, std::int64_t iterations, const Validation& validation,
                      const std::function<void(const Progress&)>& on_progress);
 
