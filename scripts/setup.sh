@@ -3,9 +3,10 @@
 set -euo pipefail
 
 # ---- Versions: the only place ----
-torch_version=2.11.0
+torch_version=2.11.0 # --torch takes another
 open_clip_version=3.3.0 # its wheel holds the BPE merges, ImageNet's class names and the templates
-cuda_oldest=13.0
+cuda_oldest=12.6
+cuda_wheels_version=13.0 # what the next line's hold
 cuda_wheels="cuda-toolkit[nvcc,cccl,crt,nvvm,cudart,cublas,cufft,curand,cusolver,cusparse,nvrtc,nvtx]==13.0.2"
 python_oldest=3.10 # the oldest that has a wheel of this torch
 peer_packages=( # pinned together: pip would try older transformers for a quarter of an hour otherwise
@@ -25,7 +26,7 @@ debian_packages=(
 
 usage() {
   cat <<'TEXT'
-Usage: scripts/setup.sh [--no-apt] [--cpu] [--peers]
+Usage: scripts/setup.sh [--torch VERSION] [--no-apt] [--cpu] [--peers]
 
 Installs Debian or Ubuntu packages (as root or with sudo), and fetches into the checkout's folder .deps:
   venv    a Python environment with the torch wheel, and PyPI's CUDA toolkit where the machine has none
@@ -33,6 +34,9 @@ Installs Debian or Ubuntu packages (as root or with sudo), and fetches into the 
   cuda    a link to the CUDA toolkit that the build takes
   assets  the text tables that are embedded in the library
 
+  --torch VERSION
+            take PyPI's wheel of this torch instead of the one that is tested; if it is of CUDA 12, the machine must have
+            a toolkit of CUDA 12.6 or newer
   --no-apt  install no system packages; the build then finds them elsewhere, or says which are missing
   --cpu     fetch no CUDA toolkit: for builds with -DCLIP_LORA_CUDA=OFF
   --peers   also install the Python libraries that the tests labelled `peer` compare with (about 0.7 GB)
@@ -146,18 +150,23 @@ link_torch() {
   [ -e torch/lib/libtorch_cpu.so ] || fail "the torch wheel has no lib/libtorch_cpu.so in $packages/torch"
 }
 
-# The folder of the machine's first CUDA toolkit that is new enough, if there is one.
+# The CUDA version that LibTorch was built with, e.g. 13.0. Its libraries and the toolkit's meet in one program.
+torch_cuda_version() {
+  sed -n "s/^cuda: .* = '\([0-9.]*\)'.*/\1/p" torch/version.py | head -n 1
+}
+
+# The folder of the machine's first CUDA toolkit of LibTorch's generation that is new enough, if there is one.
 find_machine_cuda() {
   local nvcc version
   for nvcc in "${CUDACXX:-}" "$(command -v nvcc)" "${CUDA_HOME:-}/bin/nvcc" /usr/local/cuda/bin/nvcc; do
     [ -x "$nvcc" ] || continue
     version="$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')"
-    if at_least "${version:-0}" "$cuda_oldest"; then
+    if at_least "${version:-0}" "$cuda_oldest" && [ "${version%%.*}" = "$(torch_cuda_version | cut -d . -f 1)" ]; then
       # nvcc may be a wrapper of the one in the toolkit, which knows its own folder.
       realpath "$("$nvcc" --dryrun none.cu 2>&1 | sed -n 's/^#\$ _HERE_=//p')/.."
       return
     fi
-    say "CUDA toolkit: $nvcc is ${version:-of unknown version}, too old" >&2
+    say "CUDA toolkit: $nvcc is ${version:-of unknown version}, LibTorch needs $(torch_cuda_version | cut -d . -f 1)" >&2
   done
 }
 
@@ -169,6 +178,10 @@ set_up_cuda() {
     ln -sfn "$machine_cuda" cuda
     return
   fi
+  [ "$(torch_cuda_version | cut -d . -f 1)" = "${cuda_wheels_version%%.*}" ] ||
+    fail "torch $torch_version is of CUDA $(torch_cuda_version), and this machine has no toolkit of it that is $cuda_oldest" \
+      "or newer; PyPI's, which would be fetched otherwise, is $cuda_wheels_version (hint: install one, and let CUDACXX" \
+      "name its nvcc; or take another --torch)"
   if recorded_as_complete "$cuda_wheels"; then
     say "CUDA toolkit: PyPI's, there"
   else
@@ -217,8 +230,13 @@ prepare_assets() {
 use_apt="${CLIP_LORA_APT:-ON}"
 use_cuda="${CLIP_LORA_CUDA:-ON}"
 use_peers="${CLIP_LORA_PEERS:-OFF}"
-for argument in "$@"; do
-  case "$argument" in
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --torch)
+      [[ "${2:-}" =~ ^[0-9]+(\.[0-9]+)+$ ]] || fail "--torch '${2:-}': expected a version, e.g. --torch $torch_version"
+      torch_version="$2"
+      shift
+      ;;
     --no-apt) use_apt=OFF ;;
     --cpu) use_cuda=OFF ;;
     --peers) use_peers=ON ;;
@@ -228,9 +246,10 @@ for argument in "$@"; do
       ;;
     *)
       usage >&2
-      fail "unknown argument '$argument'"
+      fail "unknown argument '$1'"
       ;;
   esac
+  shift
 done
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

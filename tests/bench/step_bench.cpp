@@ -1,64 +1,72 @@
-// One training iteration of ViT-B/16 with random weights of the true scale: batch 32, r 2, every projection
-// default.
+// One training iteration with random weights of the true scale: batch 32, rank 2, every other option at its
+// default, as the training loop runs it. Each combination of backbone and number of classes is a benchmark of
+// its own.
 #include <ATen/ATen.h>
-#include <benchmark/benchmark.h>
-#include <torch/cuda.h>
 
-#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
-#include <vector>
 
-#include "clip_lora/core/device.hpp"
+#include "bench/program.hpp"
+#include "bench/step_inputs.hpp"
 #include "clip_lora/engine/training_step.hpp"
-#include "clip_lora/model/checkpoint.hpp"
-#include "clip_lora/text/prompts.hpp"
-#include "clip_lora/text/tokenizer.hpp"
 
 namespace {
 
 using namespace clip_lora;
+using bench::Settings;
 
-constexpr std::int64_t kBatch = 32;
+constexpr std::size_t kBatches = 16;  // that the loop cycles through
 
-/// Prompts of the first `classes` ImageNet names.
-model::Prompts imagenet_prompts(std::int64_t classes) {
-  const text::Tokenizer tokenizer;
-  std::vector<std::vector<std::int64_t>> rows;
-  for (std::int64_t i = 0; i < classes; ++i) {
-    const std::string& name = text::imagenet_class_names()[static_cast<std::size_t>(i)];
-    rows.push_back(tokenizer.tokenize(text::fill_template(text::kDefaultTemplate, name)));
+/// What one timed iteration is.
+std::function<void()> training_run(const std::string& backbone, std::int64_t classes,
+                                   const at::Tensor& pictures, const Settings& settings) {
+  auto clip = bench::random_clip(backbone, settings);
+  lora::LoraOptions lora;
+  lora.rank = settings.rank;
+  lora.encoder = settings.encoder;
+  const lora::Adapter adapter(clip, lora);
+  const auto prompts = model::make_prompts(bench::imagenet_prompts(classes)).to(settings.device);
+  engine::TrainingStepOptions options;
+  options.total_iterations = 1'000'000;
+  options.batch_size = bench::kBatch;
+  options.pictures = pictures;
+  options.largest_side_px = bench::kPictureWidth;
+  const auto step = std::make_shared<engine::TrainingStep>(clip, adapter, prompts, options);
+  const auto batches = bench::random_batches(kBatches, classes, clip->architecture().image_size_px, settings);
+  return [step, batches, next = std::size_t{0}]() mutable {
+    const auto& batch = batches[next++ % kBatches];
+    step->run(batch.images, batch.labels);
+  };
+}
+
+void training_step(benchmark::State& state, const std::string& backbone, const Settings& settings) {
+  const at::Tensor pictures = settings.device.is_cuda() ? bench::random_pictures(settings) : at::Tensor();
+  bench::reset_peak_memory(settings);
+  const auto run = training_run(backbone, state.range(0), pictures, settings);
+  bench::report(state, bench::time_loop(settings, run));
+  bench::report_peak_memory(state, settings, pictures.defined() ? pictures.numel() : 0);
+}
+
+void add_benchmarks(const Settings& settings) {
+  for (const std::string backbone : {"ViT-B/16", "ViT-B/32", "ViT-L/14"}) {
+    const auto body = [backbone, settings](benchmark::State& state) {
+      bench::guarded(state, [&] { training_step(state, backbone, settings); });
+    };
+    benchmark::RegisterBenchmark(("step/" + bench::name_part(backbone)).c_str(), body)
+        ->ArgName("classes")
+        ->Arg(10)
+        ->Arg(100)
+        ->Arg(1000)
+        ->Iterations(1)
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond);
   }
-  return model::make_prompts(rows);
 }
-
-void wait_for(at::Device device) {
-  if (device.is_cuda()) torch::cuda::synchronize(device.index());
-}
-
-void training_step(benchmark::State& state) {
-  const std::int64_t classes = state.range(0);
-  const at::Device device = parse_device("auto");
-  const at::ScalarType dtype = parse_precision("auto", device);
-  seed_everything(1);
-  model::Clip clip(*model::published_architecture("ViT-B/16"));
-  model::initialise(clip);
-  clip->to(device, dtype);
-  const lora::Adapter adapter(clip, {});
-  engine::TrainingStep step(clip, adapter, imagenet_prompts(classes).to(device),
-                            {.total_iterations = 1'000'000});
-  const auto options = at::TensorOptions(device);
-  const at::Tensor images = at::randn({kBatch, 3, 224, 224}, options.dtype(dtype));
-  const at::Tensor labels = at::randint(classes, {kBatch}, options.dtype(at::kLong));
-  for (int warm_up = 0; warm_up < (device.is_cuda() ? 20 : 1); ++warm_up) step.run(images, labels);
-  wait_for(device);
-  for (auto _ : state) {
-    const auto start = std::chrono::steady_clock::now();
-    step.run(images, labels);
-    wait_for(device);
-    state.SetIterationTime(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  state.SetLabel(describe_device(device) + ", " + precision_name(dtype));
-}
-BENCHMARK(training_step)->Arg(10)->Arg(100)->Arg(1000)->UseManualTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
+
+int main(int argc, char** argv) {
+  return bench::run_program(argc, argv, "Times one training iteration.", add_benchmarks);
+}

@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""The results of scripts/benchmark.sh as Markdown: scripts/benchmark_table.py FOLDER
+
+FOLDER has machine.txt, a line of text; perhaps notes.txt, lines about what is missing; *.json of Google Benchmark, of
+bench_step, bench_evaluation and bench_ops; and *.jsonl of scripts/baseline_pytorch.py, a run in each line. Of clip_lora
+the slower of median and mean is compared, of PyTorch the faster. Needs no package.
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+from dataclasses import dataclass
+
+# Operations of bench_ops by the beginning of their name, in the order of the table.
+GROUPS = {
+    "linear": "matrix products",
+    "attention": "attention",
+    "layer_norm": "LayerNorm, down-projections, dropout",
+    "up_gradient": "gradients of the B's",
+    "gelu": "activation",
+    "resized_views": "crops, resizing and flips",
+    "patch_rows": "normalised patches",
+    "classification": "logits, loss and their gradients",
+    "adamw": "AdamW",
+    "write_up": "AdamW",
+}
+TOWERS = ["images", "vision", "text", "head"]
+
+
+@dataclass
+class Run:
+    """One timing. `key`: what was timed, the same for clip_lora and PyTorch."""
+
+    key: tuple
+    median_ms: float
+    mean_ms: float
+    lower_ms: float
+    upper_ms: float
+    peak_gib: float
+    reserved_gib: float
+    precision: str
+    limit_gib: str = ""
+
+
+def key_of_benchmark(name):
+    """"step/ViT-B_16/classes:10/iterations:1/manual_time" to ("step", "ViT-B/16", 10)."""
+    what, backbone, parameter = name.split("/")[:3]
+    return what, backbone.replace("_", "/"), int(parameter.split(":")[1])
+
+
+def read_ours(document):
+    """The runs of one JSON of bench_step or bench_evaluation, and the errors."""
+    context = document["context"]
+    runs, errors = [], []
+    for entry in document["benchmarks"]:
+        if entry.get("error_occurred"):
+            errors.append(f"{entry['name']}: {entry['error_message']}")
+            continue
+        times = (entry[f"{name}_ms"] for name in ("median", "mean", "lower_quartile", "upper_quartile"))
+        memory = (entry["peak_memory_gib"], entry["reserved_memory_gib"])
+        limit = context.get("memory_limit_gib", "")
+        runs.append(Run(key_of_benchmark(entry["name"]), *times, *memory, context["precision"], limit))
+    return runs, errors
+
+
+def read_baseline(line):
+    entry = json.loads(line)
+    if entry["what"] == "encode":
+        key = ("evaluation", entry["backbone"], entry["batch_size"])
+    else:
+        key = ("step", entry["backbone"], entry["classes"])
+    times = (entry[f"{name}_ms"] for name in ("median", "mean", "lower_quartile", "upper_quartile"))
+    return Run(key, *times, entry["peak_memory_gib"], entry["reserved_memory_gib"], entry["precision"])
+
+
+@dataclass
+class Figure:
+    """Several runs of one thing."""
+
+    ms: float
+    lower_ms: float
+    upper_ms: float
+    peak_gib: float
+    reserved_gib: float
+
+
+def summarise(runs, choose):
+    """`choose` is max for ours and min for the baseline: of median and mean the one that does not favour us."""
+    if not runs:
+        return None
+    return Figure(
+        statistics.median(choose(run.median_ms, run.mean_ms) for run in runs),
+        min(run.lower_ms for run in runs),
+        max(run.upper_ms for run in runs),
+        max(run.peak_gib for run in runs),
+        max(run.reserved_gib for run in runs),
+    )
+
+
+def number(value):
+    """Three digits that count."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def time_cell(figure):
+    if figure is None:
+        return "–"
+    return f"{number(figure.ms)} ({number(figure.lower_ms)}–{number(figure.upper_ms)})"
+
+
+def memory_cell(figure):
+    if figure is None:
+        return "–"
+    return f"{number(figure.peak_gib)} / {number(figure.reserved_gib)}"
+
+
+def row(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(header, rows):
+    return "\n".join([row(header), row(["---"] * len(header)), *map(row, rows)])
+
+
+def label(key):
+    what, backbone, parameter = key
+    if what == "step":
+        return f"{backbone}, {parameter:,} classes"
+    return f"{backbone}, encoding {parameter} images"
+
+
+def throughput(key, figure):
+    return f", {1e3 * key[2] / figure.ms:,.0f} images/s" if key[0] == "evaluation" and figure else ""
+
+
+def comparison(ours, baseline):
+    """One row for each thing that either side was timed on, in the order of the runs."""
+    rows = []
+    for key in dict.fromkeys(run.key for run in ours + baseline):
+        mine = summarise([run for run in ours if run.key == key], max)
+        theirs = summarise([run for run in baseline if run.key == key], min)
+        ratio = f"{theirs.ms / mine.ms:.1f}×" if mine and theirs else "–"
+        times = [time_cell(figure) + throughput(key, figure) for figure in (mine, theirs)]
+        rows.append([label(key), *times, ratio, memory_cell(mine), memory_cell(theirs)])
+    header = ["", "clip_lora, ms", "PyTorch, ms", "ratio", "clip_lora, GiB", "PyTorch, GiB"]
+    return table(header, rows)
+
+
+def limits(ours):
+    rows = [
+        [label(run.key), run.limit_gib, time_cell(summarise([run], max)), memory_cell(summarise([run], max))]
+        for run in ours
+    ]
+    return table(["", "held to, GiB", "ms", "GiB"], rows)
+
+
+def group_of(operation):
+    for beginning, group in GROUPS.items():
+        if operation.startswith(beginning):
+            return group
+    raise SystemExit(f"benchmark_table.py: no group for the operation '{operation}'")
+
+
+def breakdown_of(document):
+    """{(tower, group): milliseconds per iteration} of one JSON of bench_ops, and the errors."""
+    parts, errors = {}, []
+    for entry in document["benchmarks"]:
+        tower, operation = entry["name"].split("/")[1:3]
+        if entry.get("error_occurred"):
+            errors.append(f"{entry['name']}: {entry['error_message']}")
+            continue
+        key = (tower, group_of(operation))
+        parts[key] = parts.get(key, 0.0) + entry["median_ms"] * entry["calls_per_iteration"]
+    return parts, errors
+
+
+def breakdown(by_classes, ours):
+    """by_classes: {classes: parts}."""
+    counts = sorted(by_classes)
+    order = sorted(
+        {key for parts in by_classes.values() for key in parts},
+        key=lambda key: (TOWERS.index(key[0]), list(GROUPS.values()).index(key[1])),
+    )
+    rows = [
+        [f"{tower}: {group}", *(f"{by_classes[count].get((tower, group), 0.0):.3f}" for count in counts)]
+        for tower, group in order
+    ]
+    rows.append(["sum of the parts", *(f"{sum(by_classes[count].values()):.3f}" for count in counts)])
+    measured = [
+        summarise([run for run in ours if run.key == ("step", "ViT-B/16", count)], max) for count in counts
+    ]
+    rows.append(["iteration, measured", *(f"{figure.ms:.3f}" if figure else "–" for figure in measured)])
+    return table(["ViT-B/16, ms per iteration", *(f"{count:,} classes" for count in counts)], rows)
+
+
+def read_folder(folder):
+    """(runs of ours, of the baseline, {classes: parts}, errors)."""
+    ours, baseline, by_classes, errors = [], [], {}, []
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError:  # of a program that ended early
+            document = {"benchmarks": []}
+        if not document["benchmarks"]:
+            errors.append(f"{path.name}: no results")
+        elif document["benchmarks"][0]["name"].startswith("ops/"):
+            by_classes[int(document["context"]["classes"])], found = breakdown_of(document)
+            errors += found
+        else:
+            runs, found = read_ours(document)
+            ours += runs
+            errors += found
+    for path in sorted(folder.glob("*.jsonl")):
+        baseline += [read_baseline(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return ours, baseline, by_classes, errors
+
+
+def document_of(folder):
+    ours, baseline, by_classes, errors = read_folder(folder)
+    free = [run for run in ours if not run.limit_gib]
+    held = [run for run in ours if run.limit_gib]
+    precision = ", ".join(dict.fromkeys(run.precision for run in ours + baseline))
+    parts = [
+        (folder / "machine.txt").read_text(encoding="utf-8").strip(),
+        f"Training iterations (32 images, rank 2) and encoding for evaluation in {precision}: time with quartiles, "
+        "and peak memory as tensors took it / as the allocator held it.",
+        comparison(free, baseline),
+    ]
+    if by_classes:
+        parts += [
+            "Where the time goes: each operation timed by itself in a CUDA graph, times its calls per iteration. The "
+            "towers run side by side in an iteration, so that it can be shorter than the sum of its parts; what the last "
+            "blocks do for the few rows that stand for their sequences is not among them.",
+            breakdown(by_classes, free),
+        ]
+    if held:
+        parts += ["With the allocator held to a part of the GPU's memory:", limits(held)]
+    notes = folder / "notes.txt"
+    if notes.exists():
+        errors = notes.read_text(encoding="utf-8").splitlines() + errors
+    if errors:
+        parts.append("\n".join(["What is missing:", *(f"- {error}" for error in dict.fromkeys(errors))]))
+    return "\n\n".join(parts)
+
+
+def main():
+    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+        print(__doc__.strip())
+        sys.exit(0 if sys.argv[1:] in (["-h"], ["--help"]) else 2)
+    print(document_of(pathlib.Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()
