@@ -1,7 +1,9 @@
 # The warnings that our own targets are compiled with, as one interface target.
 add_library(clip_lora_warnings INTERFACE)
-target_compile_options(clip_lora_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
-  $<$<BOOL:${CLIP_LORA_WERROR}>:-Werror>)
+set(warnings -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion)
+target_compile_options(clip_lora_warnings INTERFACE
+  $<$<COMPILE_LANGUAGE:C,CXX>:${warnings} $<$<BOOL:${CLIP_LORA_WERROR}>:-Werror>>
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${CLIP_LORA_WERROR}>>:-Werror=all-warnings>)
 # GCC 12 and 13 see overflows in the standard library's own std::string operations (GCC bugs 105329 and 105651).
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14)
   target_compile_options(clip_lora_warnings INTERFACE -Wno-array-bounds -Wno-restrict -Wno-stringop-overflow)
