@@ -2,7 +2,6 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <span>
 
@@ -10,10 +9,6 @@
 
 namespace clip_lora::data {
 namespace {
-
-at::Tensor per_channel(const std::array<float, 3>& values, at::Device device) {
-  return at::tensor(at::ArrayRef<float>(values)).view({1, 3, 1, 1}).to(device);
-}
 
 /// [B, R, R, 3] uint8 -> [B, 3, R, R] float32, both on the CPU.
 at::Tensor normalise_on_cpu(const at::Tensor& pixels, const image::Preprocessing& preprocessing) {
@@ -34,14 +29,7 @@ at::Tensor normalise_on_cpu(const at::Tensor& pixels, const image::Preprocessing
 
 at::Tensor normalise(const at::Tensor& pixels, const image::Preprocessing& preprocessing, at::Device device,
                      at::ScalarType dtype) {
-  if (device.is_cpu()) return normalise_on_cpu(pixels, preprocessing).to(dtype);
-  // [B, R, R, 3] -> [B, 3, R, R]
-  const auto values = pixels.to(device).permute({0, 3, 1, 2}).to(at::kFloat).contiguous();
-  // Divided, as torchvision does it: for the usual 1/255 the product would round otherwise.
-  values.div_(1.0 / preprocessing.rescale_factor)
-      .sub_(per_channel(preprocessing.mean, device))
-      .div_(per_channel(preprocessing.standard_deviation, device));
-  return values.to(dtype);
+  return normalise_on_cpu(pixels.cpu(), preprocessing).to(device, dtype);
 }
 
 }  // namespace clip_lora::data
