@@ -2,8 +2,8 @@
 """The results of scripts/benchmark.sh as Markdown: scripts/benchmark_table.py FOLDER
 
 FOLDER has machine.txt, a line of text; perhaps notes.txt, lines about what is missing; *.json of Google Benchmark, of
-bench_step, bench_evaluation and bench_ops; and *.jsonl of scripts/baseline_pytorch.py, a run in each line. Of clip_lora
-the slower of median and mean is compared, of PyTorch the faster. Needs no package.
+bench_step, bench_evaluation and bench_ops; and *.jsonl of scripts/baseline_pytorch.py, a run in each line. Medians
+are compared. Needs no package.
 """
 
 import json
@@ -34,7 +34,6 @@ class Run:
 
     key: tuple
     median_ms: float
-    mean_ms: float
     lower_ms: float
     upper_ms: float
     peak_gib: float
@@ -57,7 +56,7 @@ def read_ours(document):
         if entry.get("error_occurred"):
             errors.append(f"{entry['name']}: {entry['error_message']}")
             continue
-        times = (entry[f"{name}_ms"] for name in ("median", "mean", "lower_quartile", "upper_quartile"))
+        times = (entry[f"{name}_ms"] for name in ("median", "lower_quartile", "upper_quartile"))
         memory = (entry["peak_memory_gib"], entry["reserved_memory_gib"])
         limit = context.get("memory_limit_gib", "")
         runs.append(Run(key_of_benchmark(entry["name"]), *times, *memory, context["precision"], limit))
@@ -70,7 +69,7 @@ def read_baseline(line):
         key = ("evaluation", entry["backbone"], entry["batch_size"])
     else:
         key = ("step", entry["backbone"], entry["classes"])
-    times = (entry[f"{name}_ms"] for name in ("median", "mean", "lower_quartile", "upper_quartile"))
+    times = (entry[f"{name}_ms"] for name in ("median", "lower_quartile", "upper_quartile"))
     return Run(key, *times, entry["peak_memory_gib"], entry["reserved_memory_gib"], entry["precision"])
 
 
@@ -85,12 +84,11 @@ class Figure:
     reserved_gib: float
 
 
-def summarise(runs, choose):
-    """`choose` is max for ours and min for the baseline: of median and mean the one that does not favour us."""
+def summarise(runs):
     if not runs:
         return None
     return Figure(
-        statistics.median(choose(run.median_ms, run.mean_ms) for run in runs),
+        statistics.median(run.median_ms for run in runs),
         min(run.lower_ms for run in runs),
         max(run.upper_ms for run in runs),
         max(run.peak_gib for run in runs),
@@ -140,8 +138,8 @@ def comparison(ours, baseline):
     """One row for each thing that either side was timed on, in the order of the runs."""
     rows = []
     for key in dict.fromkeys(run.key for run in ours + baseline):
-        mine = summarise([run for run in ours if run.key == key], max)
-        theirs = summarise([run for run in baseline if run.key == key], min)
+        mine = summarise([run for run in ours if run.key == key])
+        theirs = summarise([run for run in baseline if run.key == key])
         ratio = f"{theirs.ms / mine.ms:.1f}×" if mine and theirs else "–"
         times = [time_cell(figure) + throughput(key, figure) for figure in (mine, theirs)]
         rows.append([label(key), *times, ratio, memory_cell(mine), memory_cell(theirs)])
@@ -151,7 +149,7 @@ def comparison(ours, baseline):
 
 def limits(ours):
     rows = [
-        [label(run.key), run.limit_gib, time_cell(summarise([run], max)), memory_cell(summarise([run], max))]
+        [label(run.key), run.limit_gib, time_cell(summarise([run])), memory_cell(summarise([run]))]
         for run in ours
     ]
     return table(["", "held to, GiB", "ms", "GiB"], rows)
@@ -190,7 +188,7 @@ def breakdown(by_classes, ours):
     ]
     rows.append(["sum of the parts", *(f"{sum(by_classes[count].values()):.3f}" for count in counts)])
     measured = [
-        summarise([run for run in ours if run.key == ("step", "ViT-B/16", count)], max) for count in counts
+        summarise([run for run in ours if run.key == ("step", "ViT-B/16", count)]) for count in counts
     ]
     rows.append(["iteration, measured", *(f"{figure.ms:.3f}" if figure else "–" for figure in measured)])
     return table(["ViT-B/16, ms per iteration", *(f"{count:,} classes" for count in counts)], rows)

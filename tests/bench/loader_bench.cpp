@@ -28,6 +28,7 @@ struct Flags {
   std::string cache_folder;
   int count = 24;
   int classes = 10;
+  bench::PhotoSize photo_size;
   int image_size_px = 224;
   int batch_size = 256;
   int epochs = 1;
@@ -66,7 +67,7 @@ void report_rate(const char* what, std::size_t images, double seconds) {
 
 void make_photos(const Flags& flags) {
   const Stopwatch watch;
-  bench::write_photos(flags.folder, flags.count, flags.classes, flags.workers);
+  bench::write_photos(flags.folder, flags.count, flags.classes, flags.photo_size, flags.workers);
   report_rate("generated", static_cast<std::size_t>(flags.count), watch.seconds());
 }
 
@@ -148,9 +149,12 @@ int main(int argc, char** argv) {
     command->callback([&flags, run] { run(flags); });
     return command;
   };
-  CLI::App* photos = add("photos", "writes JPEGs of 12 megapixels into class folders", make_photos);
+  CLI::App* photos = add("photos", "writes JPEGs into class folders", make_photos);
   photos->add_option("--count", flags.count)->check(CLI::PositiveNumber);
   photos->add_option("--classes", flags.classes)->check(CLI::PositiveNumber);
+  const auto side = CLI::Range(10, 20000);  // the texture's squares are 10 pixels wide
+  photos->add_option("--height", flags.photo_size.height_px, "pixels; 3000 by default")->check(side);
+  photos->add_option("--width", flags.photo_size.width_px, "pixels; 4000 by default")->check(side);
   add("decode", "decodes every image", measure_decoding);
   CLI::App* training = add("training", "takes epochs from the training loader", measure_training);
   training->add_option("--epochs", flags.epochs)->check(CLI::PositiveNumber);

@@ -71,16 +71,17 @@ class BaselineTest(peers.PeerTest):
         self.assertFalse(any(p.requires_grad for p in frozen))
         attention = clip.visual.transformer.resblocks[0].attn
         with torch.no_grad():
-            for update in (attention.q_proj, attention.k_proj):
-                update.w_lora_A.copy_(attention.v_proj.w_lora_A)
-                update.w_lora_B.fill_(1.0)
+            for projection in (attention.q_proj, attention.k_proj):
+                projection.weight.copy_(attention.v_proj.weight)
+                projection.w_lora_A.copy_(attention.v_proj.w_lora_A)
+                projection.w_lora_B.fill_(1.0)
         x = torch.ones(1, 10, TINY.vision_width)
         self.assertFalse(torch.equal(attention.q_proj(x), attention.k_proj(x)))
 
     def test_numbers_of_the_report(self):
         arguments = baseline.parse_arguments(["--device", "cpu", "--iterations", "4", "--classes", "3"])
         result = baseline.report(arguments, torch.device("cpu"), [5.0, 1.0, 3.0, 2.0], mean=2.4)
-        self.assertEqual((result["median_ms"], result["figure_ms"]), (2.5, 2.4))
+        self.assertEqual((result["median_ms"], result["mean_ms"]), (2.5, 2.4))
         self.assertEqual((result["lower_quartile_ms"], result["upper_quartile_ms"]), (1.75, 3.5))
         self.assertIn("3 classes", baseline.readable(result))
 
