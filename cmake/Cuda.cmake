@@ -27,6 +27,18 @@ endif()
 if(every_architecture)
   set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 120)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90 120)
+  endif()
+endif()
+
+# For Hopper also kernels that are built with CUTLASS's headers, which CMAKE_PREFIX_PATH or CLIP_LORA_CUTLASS_HINT has.
+set(CLIP_LORA_HOPPER OFF)
+if(";${CMAKE_CUDA_ARCHITECTURES};" MATCHES ";(90a?(-real|-virtual)?|all|all-major);")
+  set(CLIP_LORA_HOPPER ON)
+  find_path(CLIP_LORA_CUTLASS_INCLUDE cutlass/gemm/device/gemm_universal_adapter.h
+    HINTS "${CLIP_LORA_CUTLASS_HINT}/include")
+  if(NOT CLIP_LORA_CUTLASS_INCLUDE)
+    message(FATAL_ERROR "The headers of CUTLASS 4.2 were not found: run scripts/setup.sh, point CMAKE_PREFIX_PATH at "
+                        "them, or leave 90 out of CMAKE_CUDA_ARCHITECTURES")
   endif()
 endif()

@@ -87,7 +87,7 @@ if [ -z "$out" ]; then
   trap 'rm -rf "$out"' EXIT
 fi
 mkdir -p "$out"
-rm -f "$out"/*.json "$out"/*.jsonl "$out/notes.txt"
+rm -f "$out"/{step,ops,limit}_*.json "$out"/{evaluation.json,baseline.jsonl,notes.txt}
 
 processor="$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)"
 machine="$processor, $(nproc) cores"

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 # Operations of bench_ops by the beginning of their name, in the order of the table.
 GROUPS = {
-    "linear": "matrix products",
+    "linear": "matrix products, activation",
     "attention": "attention",
     "layer_norm": "LayerNorm, down-projections, dropout",
     "up_gradient": "gradients of the B's",
-    "gelu": "activation",
     "resized_views": "crops, resizing and flips",
     "patch_rows": "normalised patches",
     "classification": "logits, loss and their gradients",

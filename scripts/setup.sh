@@ -6,6 +6,7 @@ set -euo pipefail
 torch_version=2.11.0 # --torch takes another
 open_clip_version=3.3.0 # its wheel holds the BPE merges, ImageNet's class names and the templates
 cuda_oldest=12.6
+cutlass_version=4.2.0.0 # nvidia-cutlass, whose wheel holds CUTLASS's headers
 cuda_wheels_version=13.0 # what the next line's hold
 cuda_wheels="cuda-toolkit[nvcc,cccl,crt,nvvm,cudart,cublas,cufft,curand,cusolver,cusparse,nvrtc,nvtx]==13.0.2"
 python_oldest=3.10 # the oldest that has a wheel of this torch
@@ -14,7 +15,7 @@ peer_packages=( # pinned together: pip would try older transformers for a quarte
   "peft==0.21.2" "accelerate==1.15.0"
   "open-clip-torch==$open_clip_version" "timm==1.0.31" "ftfy==6.3.1"
   "torchvision==0.26.0" "pillow==12.3.0" "numpy==2.4.6" "safetensors==0.8.0"
-  "onnx==1.23.2" "onnxruntime==1.32.0"
+  "onnx==1.23.2" "onnxruntime==1.32.0" "tensorboard==2.21.0"
 )
 debian_packages=(
   ca-certificates curl g++ cmake ninja-build python3-venv
@@ -32,13 +33,14 @@ Installs Debian or Ubuntu packages (as root or with sudo), and fetches into the 
   venv    a Python environment with the torch wheel, and PyPI's CUDA toolkit where the machine has none
   torch   a link to LibTorch in it
   cuda    a link to the CUDA toolkit that the build takes
+  cutlass NVIDIA's CUTLASS, headers alone, for kernels on Hopper
   assets  the text tables that are embedded in the library
 
   --torch VERSION
             take PyPI's wheel of this torch instead of the one that is tested; if it is of CUDA 12, the machine must have
             a toolkit of CUDA 12.6 or newer
   --no-apt  install no system packages; the build then finds them elsewhere, or says which are missing
-  --cpu     fetch no CUDA toolkit: for builds with -DCLIP_LORA_CUDA=OFF
+  --cpu     fetch no CUDA toolkit and no CUTLASS: for builds with -DCLIP_LORA_CUDA=OFF
   --peers   also install the Python libraries that the tests labelled `peer` compare with (about 0.7 GB)
 The environment variables CLIP_LORA_APT=OFF, CLIP_LORA_CUDA=OFF and CLIP_LORA_PEERS=ON mean the same, also to the
 scripts that call this one.
@@ -205,6 +207,32 @@ make_toolkit_usable() {
   done
 }
 
+# Out of its wheel, which is not installed: only the headers are wanted.
+set_up_cutlass() {
+  if [ "$(cat cutlass/version.txt 2>/dev/null)" = "$cutlass_version" ]; then
+    say "CUTLASS $cutlass_version: there"
+    return
+  fi
+  say "CUTLASS: fetching the wheel of nvidia-cutlass $cutlass_version"
+  venv/bin/python -m pip download --disable-pip-version-check --no-input --no-deps --only-binary :all: \
+    --dest downloads "nvidia-cutlass==$cutlass_version" ||
+    fail "pip could not fetch nvidia-cutlass==$cutlass_version, see above"
+  rm -rf cutlass
+  venv/bin/python - "downloads/nvidia_cutlass-$cutlass_version-py3-none-any.whl" cutlass <<'PYTHON'
+import pathlib, sys, zipfile
+
+prefix = "cutlass_library/source/include/"
+wheel = zipfile.ZipFile(sys.argv[1])
+for name in wheel.namelist():
+    if name.startswith(prefix) and not name.endswith("/"):
+        path = pathlib.Path(sys.argv[2], "include", name.removeprefix(prefix))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wheel.read(name))
+PYTHON
+  [ -f cutlass/include/cutlass/cutlass.h ] || fail "the wheel of nvidia-cutlass $cutlass_version has no headers"
+  echo "$cutlass_version" >cutlass/version.txt
+}
+
 install_peers() {
   if recorded_as_complete "peers: ${peer_packages[*]}"; then
     say "peers: there"
@@ -267,6 +295,7 @@ if [ "$use_cuda" = OFF ]; then
   say "CUDA toolkit: not wanted"
 else
   set_up_cuda
+  set_up_cutlass
 fi
 prepare_assets
 if [ "$use_peers" = ON ]; then

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "clip_lora/ops/linear.hpp"
+#include "clip_lora/ops/linear_gelu.hpp"
 
 namespace clip_lora::engine {
 namespace {
@@ -56,7 +57,7 @@ struct Tower::Block {
   at::Tensor join(const at::Tensor& attended, BlockTape& tape) const;
   at::Tensor attention_half(const at::Tensor& x, BlockTape& tape) const;
   at::Tensor attention_half_at_ends(const at::Tensor& x, BlockTape& tape) const;
-  at::Tensor mlp_half(const at::Tensor& x, BlockTape& tape) const;
+  at::Tensor mlp_half(const at::Tensor& x, BlockTape& tape, bool keep_hidden) const;
 
   at::Tensor join_backward(const at::Tensor& d_middle, const BlockTape& tape) const;
   at::Tensor attention_half_backward(const at::Tensor& d_middle, const BlockTape& tape, bool needs_dx) const;
@@ -99,19 +100,20 @@ at::Tensor Tower::Block::attention_half_at_ends(const at::Tensor& x, BlockTape& 
 }
 
 /// x + c_proj(gelu(c_fc(ln_2(x)))). x: [T, D]; returns [T, D].
-at::Tensor Tower::Block::mlp_half(const at::Tensor& x, BlockTape& tape) const {
+at::Tensor Tower::Block::mlp_half(const at::Tensor& x, BlockTape& tape, bool keep_hidden) const {
   const auto& mlp = weights.mlp;
   tape.middle = x;
   tape.middle_norm = ops::layer_norm(x, ln_2, {});
-  tape.hidden = ops::linear(tape.middle_norm.rows, mlp->c_fc->weight, mlp->c_fc->bias);
+  const ops::Activated activated =
+      ops::linear_gelu(tape.middle_norm.rows, mlp->c_fc->weight, mlp->c_fc->bias, gelu, keep_hidden);
+  tape.hidden = activated.hidden;
   tape.middle_norm.rows.reset();  // the weights are frozen: no gradient needs them
-  return ops::linear(ops::gelu(tape.hidden, gelu), mlp->c_proj->weight, mlp->c_proj->bias, x);
+  return ops::linear(activated.out, mlp->c_proj->weight, mlp->c_proj->bias, x);
 }
 
 at::Tensor Tower::Block::mlp_half_backward(const at::Tensor& d_out, const BlockTape& tape) const {
   const auto& mlp = weights.mlp;
-  at::Tensor d_hidden = ops::linear_backward(d_out, mlp->c_proj->weight);  // [T, M]
-  d_hidden = ops::gelu_backward_(d_hidden, tape.hidden, gelu);
+  const at::Tensor d_hidden = ops::gelu_linear_backward(d_out, mlp->c_proj->weight, tape.hidden, gelu);
   return ops::layer_norm_backward(ops::linear_backward(d_hidden, mlp->c_fc->weight), tape.middle,
                                   tape.middle_norm, ln_2, {}, /*residual=*/d_out, /*d_a=*/{},
                                   /*needs_dx=*/true);
@@ -145,11 +147,12 @@ at::Tensor Tower::Block::in_backward(const at::Tensor& d_rows, const at::Tensor&
 
 at::Tensor Tower::Block::attention_half_backward(const at::Tensor& d_middle, const BlockTape& tape,
                                                  bool needs_dx) const {
-  const at::Tensor d_qkv = ops::attend_backward(join_backward(d_middle, tape), tape.qkv, tape.attended,
-                                                packing, heads);  // [T, 3D]
+  const at::Tensor d_attended = join_backward(d_middle, tape);
+  if (down_in.columns == 0 && !needs_dx) return {};
+  const at::Tensor d_qkv =
+      ops::attend_backward(d_attended, tape.qkv, tape.attended, packing, heads);  // [T, 3D]
   if (down_in.columns == 0) {
-    return needs_dx ? in_backward(ops::linear_backward(d_qkv, in_weight()), d_middle, tape, needs_dx)
-                    : at::Tensor();
+    return in_backward(ops::linear_backward(d_qkv, in_weight()), d_middle, tape, needs_dx);
   }
   side.run([&] {
     ops::up_projection_gradient(d_qkv, tape.in.rows.narrow(1, width(), down_in.columns), down_in.ranks,
@@ -164,8 +167,10 @@ at::Tensor Tower::Block::attention_half_backward(const at::Tensor& d_middle, con
 at::Tensor Tower::Block::attention_half_at_ends_backward(const at::Tensor& d_middle, const BlockTape& tape,
                                                          bool needs_dx) const {
   const std::int64_t d = width();
-  const ops::EndGradients gradients = ops::attend_at_ends_backward(join_backward(d_middle, tape), tape.qkv,
-                                                                   tape.kv, tape.attended, packing, heads);
+  const at::Tensor d_attended = join_backward(d_middle, tape);
+  if (down_in.columns == 0 && !needs_dx) return {};
+  const ops::EndGradients gradients =
+      ops::attend_at_ends_backward(d_attended, tape.qkv, tape.kv, tape.attended, packing, heads);
   if (down_in.columns > 0) {
     const at::Tensor columns = tape.in.rows.narrow(1, d, down_in.columns);  // [T, columns]
     const auto& [q, k, v] = down_in.ranks;
@@ -179,8 +184,6 @@ at::Tensor Tower::Block::attention_half_at_ends_backward(const at::Tensor& d_mid
       ops::up_projection_gradient(gradients.kv, columns.narrow(1, q, k + v), {k, v, 0},
                                   {in.scalings[1], in.scalings[2], 0.0}, in.d_b.narrow(1, d * q, k_and_v));
     }
-  } else if (!needs_dx) {
-    return {};
   }
   at::Tensor d_rows =
       ops::linear_backward(gradients.kv, in_weight().narrow(0, d, 2 * d));  // [T, D + columns]
@@ -203,9 +206,10 @@ Tower::Tower(const model::Transformer& transformer, const model::TowerArchitectu
 }
 
 std::int64_t Tower::tape_bytes(std::int64_t rows, std::int64_t element_bytes) const {
-  // x, normalised, q, k, v, attended and middle rows, and the hidden ones
-  const std::int64_t values = 7 * architecture_.width + architecture_.mlp_width;
-  return (layers() - first_updated_) * rows * values * element_bytes;
+  // x, normalised, q, k, v, attended (perhaps twice) and middle rows, and the hidden ones
+  const std::int64_t values = 8 * architecture_.width + architecture_.mlp_width;
+  const std::int64_t temporaries = 16 * architecture_.width;  // of the block that is computed
+  return ((layers() - first_updated_) * values + temporaries) * rows * element_bytes;
 }
 
 Tower::Block Tower::block(std::int64_t index, const Place& place, const ops::Packing& packing) const {
@@ -236,7 +240,7 @@ at::Tensor Tower::run_frozen(at::Tensor x, std::int64_t end, const ops::Packing&
   for (std::int64_t i = 0; i < end; ++i) {
     BlockTape unused;
     const Block frozen = block(i, {}, packing);
-    x = frozen.mlp_half(frozen.attention_half(x, unused), unused);
+    x = frozen.mlp_half(frozen.attention_half(x, unused), unused, /*keep_hidden=*/false);
   }
   return x;
 }
@@ -249,7 +253,7 @@ at::Tensor Tower::forward(at::Tensor x, std::int64_t begin, const ops::Packing& 
     const bool is_last = i + 1 == layers();
     const at::Tensor middle =
         is_last ? current.attention_half_at_ends(x, entry) : current.attention_half(x, entry);
-    x = current.mlp_half(middle, entry);
+    x = current.mlp_half(middle, entry, /*keep_hidden=*/tape != nullptr);
     if (tape != nullptr) tape->push_back(std::move(entry));
   }
   return x;

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "clip_lora/model/transformer.hpp"
-#include "clip_lora/ops/activation.hpp"
 #include "clip_lora/ops/layer_norm.hpp"
 #include "clip_lora/ops/packing.hpp"
 #include "clip_lora/ops/sequence_attention.hpp"

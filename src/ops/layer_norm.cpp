@@ -27,10 +27,8 @@ void for_pieces(const at::Tensor& x, const Run& run) {
   for (std::int64_t first = 0; first < count; first += rows) run(first, std::min(rows, count - first));
 }
 
-/// The type of products: the rows' own on CUDA, whose sums are in float32; at least float32 on a CPU.
-at::ScalarType product_type(const at::Tensor& x) {
-  return x.is_cuda() ? x.scalar_type() : at::toOpMathType(x.scalar_type());
-}
+/// The type of products: at least float32, since they become gradients of float32.
+at::ScalarType product_type(const at::Tensor& x) { return at::toOpMathType(x.scalar_type()); }
 
 std::int64_t rank_sum(const Ranks& ranks) {
   return std::accumulate(ranks.begin(), ranks.end(), std::int64_t{0});

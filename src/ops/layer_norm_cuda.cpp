@@ -71,10 +71,9 @@ bool can_append_forward(const at::Tensor& x, const LayerNormWeights* weights, co
 bool can_append_backward(const at::Tensor& d_rows, const at::Tensor& x, const LayerNormWeights* weights,
                          const DownProjection& down, const at::Tensor& residual, const at::Tensor& d_a) {
   const auto width = static_cast<int>(x.size(1));
-  const bool fits =
-      rows_fit(x, weights, down) && is_plain(d_rows) && is_plain(residual) &&
-      (down.columns == 0 || are_parts(d_a)) &&
-      shared_memory_suffices(append_backward_shared_bytes(width, weights != nullptr, updates_of(down)));
+  const bool fits = rows_fit(x, weights, down) && is_plain(d_rows) && is_plain(residual) &&
+                    (down.columns == 0 || are_parts(d_a)) &&
+                    append_backward_fits(width, weights != nullptr, updates_of(down), element_of(x));
   return or_report(fits, weights != nullptr ? "layer_norm_backward" : "append_down_projection_backward", x,
                    down.ranks);
 }
@@ -119,6 +118,10 @@ at::Tensor append_backward(const at::Tensor& d_rows, const at::Tensor& x, const 
   if (needs_dx) {
     dx = at::empty(x.sizes(), x.options());
     arguments.dx = dx.data_ptr();
+  }
+  if (x.size(0) == 0) {
+    if (down.columns > 0) d_a.zero_();
+    return dx;
   }
   arguments.d_rows = d_rows.const_data_ptr();
   arguments.x = x.const_data_ptr();

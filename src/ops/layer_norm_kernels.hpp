@@ -9,7 +9,8 @@
 
 namespace clip_lora::ops {
 
-/// The widest row and the highest rank that the kernels take.
+/// The widest row and the highest rank that any of the kernels takes. How wide a row of a rank may be depends
+/// on the device's shared memory too: ask append_forward_shared_bytes and append_backward_fits.
 constexpr int kWidestRow = 2048;
 constexpr int kHighestRank = 8;
 
@@ -67,7 +68,7 @@ struct UpGradient {
   int parts = 0;
   std::int64_t row_count = 0;
   int width = 0;
-  int updates = 0;  ///< thirds of dy: 1 or 3
+  int updates = 0;  ///< parts of dy that are `width` wide, 1 to 3
   int ranks[3] = {};
   float scalings[3] = {};
 };
@@ -75,7 +76,9 @@ struct UpGradient {
 /// Bytes of shared memory that a block needs, or −1 if the widths and ranks are beyond the kernel. Rows that
 /// are not normalised have one update, the first.
 int append_forward_shared_bytes(int width, bool normalise, const DownUpdates& down);
-int append_backward_shared_bytes(int width, bool normalise, const DownUpdates& down);
+
+/// Whether the backward takes such rows on the current device, in as much shared memory as it may use.
+bool append_backward_fits(int width, bool normalise, const DownUpdates& down, Element element);
 
 void launch_append_forward(const AppendForward& arguments, Element element, int multiprocessors,
                            cudaStream_t stream);

@@ -36,6 +36,14 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                   const at::Tensor& residual) {
   TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 && x.size(1) == weight.size(1), "linear: x ", x.sizes(),
               " does not fit weight ", weight.sizes());
+  const auto is_addend = [&](const at::Tensor& addend) {
+    return !addend.defined() ||
+           (addend.size(-1) == weight.size(0) && addend.scalar_type() == x.scalar_type() &&
+            addend.device() == x.device() && addend.stride(-1) == 1);
+  };
+  TORCH_CHECK(
+      is_addend(bias) && is_addend(residual) && (!residual.defined() || residual.size(0) == x.size(0)),
+      "linear: bias or residual does not fit x ", x.sizes(), " and weight ", weight.sizes());
 #ifdef CLIP_LORA_WITH_CUDA
   if (x.is_cuda() && on_cuda::can_multiply(x, weight))
     return on_cuda::linear(x, weight, bias, residual, tf32_allowed);

@@ -142,32 +142,37 @@ template <typename T, int kRank, int kMasks, typename Place>
 __device__ __forceinline__ void fill_shared_rows(float* shared, int row_floats, const DownUpdates& down,
                                                  const void* weight, const void* bias, int width,
                                                  const Place& place) {
+  constexpr int kRows = kMasks * kRank;
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
-  if (weight != nullptr) {
-    float* normalisation = shared + kMasks * kRank * row_floats;
-    for (int c = thread; c < row_floats; c += threads) {
-      const bool inside = c < width;
-      normalisation[place(c)] = inside ? to_float(static_cast<const T*>(weight)[c]) : 0.0f;
-      normalisation[row_floats + place(c)] = inside ? to_float(static_cast<const T*>(bias)[c]) : 0.0f;
-    }
-  }
-  if constexpr (kRank > 0) {
-    const float scale = inverse_keep(down.draw);
-    for (int c = 4 * thread; c < row_floats; c += 4 * threads) {
-      float4 loaded[kMasks * kRank] = {};  // all on their way before the first is stored
+  const float scale = kRank > 0 ? inverse_keep(down.draw) : 1.0f;
+  for (int c = 4 * thread; c < row_floats; c += 4 * threads) {
+    float4 a[kRows > 0 ? kRows : 1] = {};  // all on their way before the first is stored
+    Packed<T, 4> normalisation[2] = {};
+    if (c < width) {
+      if constexpr (kRank > 0) {
 #pragma unroll
-      for (int row = 0; row < kMasks * kRank; ++row) {
-        if (row % kRank < down.ranks[row / kRank] && c < width) {
+        for (int row = 0; row < kRows; ++row) {
+          if (row % kRank >= down.ranks[row / kRank]) continue;
           const int source = first_row(down.ranks, row / kRank) + row % kRank;
-          loaded[row] = *reinterpret_cast<const float4*>(down.a + std::int64_t{source} * width + c);
+          a[row] = *reinterpret_cast<const float4*>(down.a + std::int64_t{source} * width + c);
         }
       }
-#pragma unroll
-      for (int row = 0; row < kMasks * kRank; ++row) {
-        const float4 a = loaded[row];
-        *reinterpret_cast<float4*>(shared + row * row_floats + place(c)) = {scale * a.x, scale * a.y,
-                                                                            scale * a.z, scale * a.w};
+      if (weight != nullptr) {
+        normalisation[0] = load_packed<T, 4>(static_cast<const T*>(weight), c);
+        normalisation[1] = load_packed<T, 4>(static_cast<const T*>(bias), c);
       }
+    }
+    float4* target = reinterpret_cast<float4*>(shared + place(c));
+    const int stride = row_floats / 4;
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      target[row * stride] = {scale * a[row].x, scale * a[row].y, scale * a[row].z, scale * a[row].w};
+    }
+#pragma unroll
+    for (int i = 0; weight != nullptr && i < 2; ++i) {
+      float values[4];
+      unpack(normalisation[i], values);
+      target[(kRows + i) * stride] = {values[0], values[1], values[2], values[3]};
     }
   }
 }

@@ -16,11 +16,11 @@
 #include "bench/program.hpp"
 #include "bench/step_inputs.hpp"
 #include "clip_lora/engine/encoders.hpp"
-#include "clip_lora/ops/activation.hpp"
 #include "clip_lora/ops/adamw.hpp"
 #include "clip_lora/ops/classification.hpp"
 #include "clip_lora/ops/layer_norm.hpp"
 #include "clip_lora/ops/linear.hpp"
+#include "clip_lora/ops/linear_gelu.hpp"
 #include "clip_lora/ops/packing.hpp"
 #include "clip_lora/ops/patches.hpp"
 #include "clip_lora/ops/sequence_attention.hpp"
@@ -133,17 +133,38 @@ void add_product(const Tower& t, const std::string& name, std::int64_t out, std:
     const at::Tensor residual = with_residual ? t.rows(out) : at::Tensor();
     return [=] { ops::linear(x, weight, bias, residual); };
   });
+}
+
+void add_product_backward(const Tower& t, const std::string& name, std::int64_t out, std::int64_t in,
+                          double calls, const Settings& settings) {
   add(t.name + "/linear_" + name + "_backward", calls, settings, [=] {
     const at::Tensor dy = t.rows(out), weight = t.matrix(out, in);
     return [=] { ops::linear_backward(dy, weight); };
   });
 }
 
+/// c_fc with the activation, and the gradient through the activation and c_proj.
+void add_activated_products(const Tower& t, const Settings& settings) {
+  add(t.name + "/linear_gelu", kLayers - 1, settings, [=] {
+    const at::Tensor x = t.rows(t.width), weight = t.matrix(4 * t.width, t.width), bias = t.bias(4 * t.width);
+    return [=] { ops::linear_gelu(x, weight, bias, ops::Gelu::kQuick, /*keep_hidden=*/true); };
+  });
+  add(t.name + "/linear_gelu_backward", kLayers - 1, settings, [=] {
+    const at::Tensor dy = t.rows(t.width), weight = t.matrix(t.width, 4 * t.width);
+    const at::Tensor hidden = t.rows(4 * t.width);
+    return [=] { ops::gelu_linear_backward(dy, weight, hidden, ops::Gelu::kQuick); };
+  });
+}
+
 void add_products(const Tower& t, const Settings& settings) {
-  add_product(t, "in_proj", 3 * t.width, t.width + t.down.columns, false, kInputProducts, settings);
-  add_product(t, "out_proj", t.width, t.width, true, kLayers - 1, settings);
-  add_product(t, "c_fc", 4 * t.width, t.width, false, kLayers - 1, settings);
-  add_product(t, "c_proj", t.width, 4 * t.width, true, kLayers - 1, settings);
+  const std::int64_t d = t.width;
+  add_product(t, "in_proj", 3 * d, d + t.down.columns, false, kInputProducts, settings);
+  add_product_backward(t, "in_proj", 3 * d, d + t.down.columns, kInputProducts, settings);
+  add_product(t, "out_proj", d, d, true, kLayers - 1, settings);
+  add_product_backward(t, "out_proj", d, d, kLayers - 1, settings);
+  add_activated_products(t, settings);
+  add_product_backward(t, "c_fc", 4 * d, d, kLayers - 1, settings);
+  add_product(t, "c_proj", d, 4 * d, true, kLayers - 1, settings);
 }
 
 void add_attention(const Tower& t, const Settings& settings) {
@@ -168,18 +189,6 @@ void add_attention(const Tower& t, const Settings& settings) {
   });
 }
 
-void add_activation(const Tower& t, const Settings& settings) {
-  add(t.name + "/gelu", kLayers - 1, settings, [=] {
-    const at::Tensor hidden = t.rows(4 * t.width);
-    return [=] { ops::gelu(hidden, ops::Gelu::kQuick); };
-  });
-  add(t.name + "/gelu_backward", kLayers - 1, settings, [=] {
-    // A gradient of zeros stays what it is, however often it is overwritten.
-    const at::Tensor hidden = t.rows(4 * t.width), gradient = at::zeros_like(hidden);
-    return [=] { ops::gelu_backward_(gradient, hidden, ops::Gelu::kQuick); };
-  });
-}
-
 void add_up_gradient(const Tower& t, const Settings& settings) {
   add(t.name + "/up_gradient", kLayers, settings, [=] {
     const at::Tensor dy = t.rows(3 * t.width), rows = t.rows(t.width + t.down.columns);
@@ -195,7 +204,6 @@ void add_tower(const Tower& tower, const Settings& settings) {
   add_layer_norms(tower, settings);
   add_products(tower, settings);
   add_attention(tower, settings);
-  add_activation(tower, settings);
   add_up_gradient(tower, settings);
 }
 
