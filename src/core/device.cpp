@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/cuda.h>
 #ifdef CLIP_LORA_WITH_CUDA
 #include <ATen/cuda/CUDAContext.h>
@@ -34,9 +35,10 @@ at::Device cuda_device(const std::string& name) {
   }
   const int count = cuda_device_count();
   if (index >= count) {
-    throw ConfigError("--device '" + name + "': " +
-                      (count == 0 ? "no CUDA device was found (hint: --device cpu, or check the driver with nvidia-smi)"
-                                  : "this machine has CUDA devices 0 to " + std::to_string(count - 1)));
+    throw ConfigError(
+        "--device '" + name + "': " +
+        (count == 0 ? "no CUDA device was found (hint: --device cpu, or check the driver with nvidia-smi)"
+                    : "this machine has CUDA devices 0 to " + std::to_string(count - 1)));
   }
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
@@ -51,12 +53,17 @@ at::Device parse_device(const std::string& name) {
                     did_you_mean(name, {"auto", "cpu", "cuda"}));
 }
 
+void make_current(at::Device device) {
+  if (device.is_cuda()) c10::impl::VirtualGuardImpl(device.type()).setDevice(device);
+}
+
 at::ScalarType parse_precision(const std::string& name, at::Device device) {
   if (name == "auto") return device.is_cuda() ? at::kHalf : at::kFloat;
   if (name == "fp32") return at::kFloat;
   if (name == "bf16") return at::kBFloat16;
   if (name == "fp16") {
-    if (device.is_cpu()) throw ConfigError("--precision fp16 needs a CUDA device (hint: --precision fp32 or bf16)");
+    if (device.is_cpu())
+      throw ConfigError("--precision fp16 needs a CUDA device (hint: --precision fp32 or bf16)");
     return at::kHalf;
   }
   throw ConfigError("--precision '" + name + "': expected auto, fp32, fp16 or bf16" +
@@ -92,7 +99,8 @@ std::int64_t free_memory_bytes(at::Device device) {
     std::size_t free = 0, total = 0;
     C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
     const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
-    const std::int64_t allocated = stats.allocated_bytes[0].current, reserved = stats.reserved_bytes[0].current;
+    const std::int64_t allocated = stats.allocated_bytes[0].current,
+                       reserved = stats.reserved_bytes[0].current;
     const double fraction = c10::cuda::CUDACachingAllocator::getMemoryFraction(device.index());
     const auto limit = static_cast<std::int64_t>(fraction * static_cast<double>(total));
     return std::min(static_cast<std::int64_t>(free) + reserved - allocated, limit - allocated);
@@ -102,8 +110,21 @@ std::int64_t free_memory_bytes(at::Device device) {
   return std::numeric_limits<std::int64_t>::max();
 }
 
-void seed_everything(std::int64_t seed) {
-  at::manual_seed(static_cast<std::uint64_t>(seed));
+std::optional<std::int64_t> peak_memory_bytes([[maybe_unused]] at::Device device) {
+#ifdef CLIP_LORA_WITH_CUDA
+  if (device.is_cuda()) {
+    return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).allocated_bytes[0].peak;
+  }
+#endif
+  return std::nullopt;
 }
+
+void reset_peak_memory([[maybe_unused]] at::Device device) {
+#ifdef CLIP_LORA_WITH_CUDA
+  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+#endif
+}
+
+void seed_everything(std::int64_t seed) { at::manual_seed(static_cast<std::uint64_t>(seed)); }
 
 }  // namespace clip_lora

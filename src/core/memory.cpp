@@ -108,6 +108,14 @@ std::uint64_t available_memory_bytes(const fs::path& root) {
   return least.value_or(kUnknown);
 }
 
+std::uint64_t peak_resident_bytes() {
+  return number_after("/proc/self/status", "VmHWM:").value_or(0) * 1024;
+}
+
+void reset_peak_resident() {
+  std::ofstream("/proc/self/clear_refs") << "5";  // proc_pid_clear_refs(5): resets VmHWM
+}
+
 void reuse_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 1 << 30);

@@ -7,15 +7,19 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <system_error>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/process.hpp"
 
 namespace clip_lora::io {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::string_view kMark = ".tmp-";
 
 [[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {
   throw ConfigError("cannot write '" + path.string() + "': " + reason);
@@ -28,12 +32,17 @@ void make_folders(const fs::path& folder) {
   if (error) throw_unwritable(folder, error.message());
 }
 
-/// A name beside `path` that no other process or thread uses.
-fs::path temporary_name(const fs::path& path) {
-  static std::atomic<unsigned> counter = 0;
-  fs::path temporary = path;
-  temporary += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
-  return temporary;
+/// The tag in a name by temporary_name(); nothing for another name.
+std::optional<std::string> tag_in(const std::string& name) {
+  const std::size_t mark = name.rfind(kMark);
+  const std::size_t number = name.rfind('-');
+  if (mark == std::string::npos || number < mark + kMark.size()) return std::nullopt;
+  return name.substr(mark + kMark.size(), number - mark - kMark.size());
+}
+
+bool is_of_this_machine(const std::string& tag) {
+  const std::string own = process_tag();
+  return tag.starts_with(own.substr(0, own.find('.') + 1));
 }
 
 void flush_to_disk(const fs::path& path) {
@@ -46,6 +55,35 @@ void flush_to_disk(const fs::path& path) {
 }
 
 }  // namespace
+
+fs::path temporary_name(const fs::path& path) {
+  static std::atomic<unsigned> counter = 0;
+  fs::path temporary = path;
+  temporary += std::string(kMark) + process_tag() + "-" + std::to_string(counter++);
+  return temporary;
+}
+
+void write_new_file(const fs::path& path, std::string_view bytes) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (file < 0) throw_unwritable(path, std::strerror(errno));
+  const bool is_written = ::write(file, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size());
+  const int reason = is_written ? 0 : errno;
+  if (::close(file) == 0 && is_written) return;
+  const std::string message = std::strerror(reason != 0 ? reason : errno);
+  ::unlink(path.c_str());
+  throw_unwritable(path, message);
+}
+
+void remove_temporaries(const fs::path& folder, Abandoned which) {
+  std::error_code error;  // what cannot be looked at or removed stays
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const auto tag = tag_in(entry->path().filename().string());
+    if (!tag) continue;
+    const bool is_anothers = which == Abandoned::kOfAllButLive && !is_of_this_machine(*tag);
+    std::error_code ignored;
+    if (is_anothers || is_surely_dead(*tag)) fs::remove(entry->path(), ignored);
+  }
+}
 
 void write_atomically(const fs::path& path, const std::function<void(const fs::path&)>& write) {
   make_folders(path.parent_path());

@@ -78,5 +78,13 @@ TEST_F(AvailableMemory, IsNothingInAGroupBeyondItsLimit) {
 
 TEST(AvailableMemoryOfThisMachine, IsMoreThanNothing) { EXPECT_GT(available_memory_bytes(), 0U); }
 
+TEST(PeakResident, CountsWhatWasTouchedSinceTheReset) {
+  reset_peak_resident();
+  const std::uint64_t before = peak_resident_bytes();
+  { const std::string touched(256 * kMiB, 'x'); }
+  EXPECT_GE(peak_resident_bytes(), before + 200 * kMiB);
+  EXPECT_LE(peak_resident_bytes(), before + 400 * kMiB);
+}
+
 }  // namespace
 }  // namespace clip_lora

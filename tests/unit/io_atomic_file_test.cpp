@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/process.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "support/files.hpp"
 #include "support/temporary_folder.hpp"
@@ -64,6 +65,32 @@ TEST(WriteAtomically, APathThatCannotBeIsAConfigErrorThatNamesIt) {
   EXPECT_THAT(message_of<ConfigError>([&] { io::write_atomically(folder / "taken", "x"); }),
               HasSubstr("taken"));
   EXPECT_EQ(entries_of(folder.path()), 2);
+}
+
+TEST(RemoveTemporaries, TakesThoseOfTheDeadAndNeverALiveProcesss) {
+  const TemporaryFolder folder;
+  const fs::path live = io::temporary_name(folder / "live");
+  const std::string tag = process_tag();
+  const fs::path dead = (folder / "dead").string() + ".tmp-" + tag.substr(0, tag.rfind('.')) + ".1-0";
+  const fs::path far = (folder / "far").string() + ".tmp-0123456789abcdef.1.1-0";
+  for (const auto& path : {live, dead, far, folder / "results.json"}) write_bytes(path, "half");
+
+  io::remove_temporaries(folder.path(), io::Abandoned::kOfTheDead);
+  EXPECT_TRUE(fs::exists(live));
+  EXPECT_FALSE(fs::exists(dead));
+  EXPECT_TRUE(fs::exists(far)) << "nothing is known of another machine's processes";
+
+  io::remove_temporaries(folder.path(), io::Abandoned::kOfAllButLive);
+  EXPECT_TRUE(fs::exists(live));
+  EXPECT_FALSE(fs::exists(far));
+  EXPECT_TRUE(fs::exists(folder / "results.json"));
+}
+
+TEST(WriteNewFile, DoesNotReplaceAFile) {
+  const TemporaryFolder folder;
+  io::write_new_file(folder / "file", "one");
+  EXPECT_THAT(message_of<ConfigError>([&] { io::write_new_file(folder / "file", "two"); }), HasSubstr("file"));
+  EXPECT_EQ(read_bytes(folder / "file"), "one");
 }
 
 TEST(RequireWritable, MakesTheFolderAndLeavesItEmpty) {

@@ -4,6 +4,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace clip_lora {
@@ -16,6 +17,10 @@ at::Device parse_device(const std::string& name);
 /// Throws ConfigError for anything else, and for fp16 on the CPU.
 at::ScalarType parse_precision(const std::string& name, at::Device device);
 
+/// Makes a CUDA device the calling thread's, as all operations expect of the device that their tensors are on.
+/// Nothing for the CPU.
+void make_current(at::Device device);
+
 /// "fp32", "fp16" or "bf16".
 std::string precision_name(at::ScalarType type);
 
@@ -25,6 +30,10 @@ std::string describe_device(at::Device device);
 /// Bytes that LibTorch can still allocate on a device: free ones and those that its allocator keeps, within its
 /// limit. The largest number on the CPU.
 std::int64_t free_memory_bytes(at::Device device);
+
+/// The most bytes that tensors took on a CUDA device at any time since reset_peak_memory(); nothing on the CPU.
+std::optional<std::int64_t> peak_memory_bytes(at::Device device);
+void reset_peak_memory(at::Device device);
 
 /// Seeds LibTorch's generators of all devices.
 void seed_everything(std::int64_t seed);

@@ -10,6 +10,11 @@ namespace clip_lora {
 /// where neither can be read. `root` holds proc/ and sys/.
 std::uint64_t available_memory_bytes(const std::filesystem::path& root = "/");
 
+/// The most memory that the process had resident at any time since reset_peak_resident(), or since it began where the
+/// system lets nobody reset it; 0 where it cannot be read.
+std::uint64_t peak_resident_bytes();
+void reset_peak_resident();
+
 /// From now on freed memory stays with the process, where the C library is glibc: tensors of many megabytes would
 /// otherwise be fresh pages each time, which cost more than what is computed with them.
 void reuse_freed_memory();

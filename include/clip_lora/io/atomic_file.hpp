@@ -15,6 +15,24 @@ void write_atomically(const std::filesystem::path& path,
 /// The same for bytes at hand.
 void write_atomically(const std::filesystem::path& path, std::string_view bytes);
 
+/// A name beside `path` that no other process, of any machine, and no other thread uses:
+/// `<path>.tmp-<process_tag()>-<number>`. What is written atomically has such a name until it is whole.
+std::filesystem::path temporary_name(const std::filesystem::path& path);
+
+/// Writes a file that is not there yet, in one go and without waiting for the disk. Throws ConfigError naming the
+/// path and the system's reason, and leaves no file then.
+void write_new_file(const std::filesystem::path& path, std::string_view bytes);
+
+/// Whose temporary files go.
+enum class Abandoned {
+  kOfTheDead,     ///< those of processes that are surely no more
+  kOfAllButLive,  ///< those too of whom nothing is known, such as another machine's processes
+};
+
+/// Removes what killed processes left in `folder`, not below it. Files of live processes of this machine stay, and
+/// so does what cannot be removed.
+void remove_temporaries(const std::filesystem::path& folder, Abandoned which);
+
 /// Makes `folder` and proves that a file can be written there. Throws ConfigError naming the path and the reason.
 void require_writable(const std::filesystem::path& folder);
 
