@@ -4,6 +4,7 @@
 
 #include "benchmark_list.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/data/missing_data.hpp"
 #include "paths.hpp"
 #include "text_file.hpp"
 
@@ -38,8 +39,8 @@ std::filesystem::path find_folder(const Benchmark& benchmark, const std::filesys
     if (is_folder(folder)) return folder;
     tried.push_back(folder.string());
   }
-  throw DataError("data set '" + benchmark.name + "': no folder; tried " + join_quoted(tried) +
-                  " (hint: --root_path is the folder that holds them)");
+  throw MissingData("data set '" + benchmark.name + "': no folder; tried " + join_quoted(tried) +
+                    " (hint: --root_path is the folder that holds them)");
 }
 
 Dataset load_benchmark(const std::string& name, const std::filesystem::path& root_path) {

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/data/missing_data.hpp"
 #include "clip_lora/io/json_text.hpp"
 #include "paths.hpp"
 #include "split_json.hpp"
@@ -125,8 +126,8 @@ Dataset read_coop_folder(const std::string& name, const std::filesystem::path& f
   }
   const auto images = image_folder.empty() ? folder : folder / image_folder;
   if (!is_folder(images)) {
-    throw DataError("data set '" + name + "': no image folder '" + images.string() +
-                    "' (hint: DATASETS.md says where it comes from)");
+    throw MissingData("data set '" + name + "': no image folder '" + images.string() +
+                      "' (hint: DATASETS.md says where it comes from)");
   }
   return read_coop_split(name, folder / split_file, images);
 }

@@ -1,4 +1,4 @@
-#include "csv_table.hpp"
+#include "clip_lora/data/csv_table.hpp"
 
 #include <csv.h>
 

@@ -5,6 +5,7 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/parallel.hpp"
+#include "clip_lora/data/missing_data.hpp"
 #include "text_file.hpp"
 
 namespace clip_lora::data {
@@ -43,9 +44,12 @@ void require_images(const std::vector<Item>& items, const std::string& what) {
   std::vector<std::string> missing;
   for (const Item& item : missing_images(items)) missing.push_back(item.image);
   if (missing.empty()) return;
-  throw DataError(what + ": " + std::to_string(missing.size()) + " of " + std::to_string(items.size()) +
-                  " images are missing: " + join_quoted(missing, kShown) +
-                  " (hint: --allow_missing goes on without them)");
+  const std::string problem = what + ": " + std::to_string(missing.size()) + " of " +
+                              std::to_string(items.size()) +
+                              " images are missing: " + join_quoted(missing, kShown) +
+                              " (hint: --allow_missing goes on without them)";
+  if (missing.size() == items.size()) throw MissingData(problem);
+  throw DataError(problem);
 }
 
 std::vector<std::string> duplicate_names(const std::vector<std::string>& class_names) {

@@ -5,14 +5,17 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <set>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <type_traits>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 
@@ -97,13 +100,14 @@ void warn_once(const fs::path& folder, const std::string& warning) {
 }  // namespace
 
 EvaluationCache::EvaluationCache(const fs::path& folder, const std::vector<Item>& items,
-                                 const image::Preprocessing& preprocessing)
+                                 const image::Preprocessing& preprocessing, bool wait)
     : items_(items) {
   header_.size_px = static_cast<std::uint32_t>(preprocessing.size_px);
   header_.count = items.size();
   header_.key = make_key(items, preprocessing);
   path_ = folder / (hexadecimal(header_.key) + ".pixels");
   open_file();
+  if (!file_ && wait) wait_for_turn();
   if (!file_) begin_file();
 }
 
@@ -149,6 +153,30 @@ bool EvaluationCache::is_sample_right() const {
     if (checksum(stamp_of(items_[item].image), kept_views(item).get()) != kept_checksum(item)) return false;
   }
   return true;
+}
+
+/// Until another process has made the file, or it is this one's turn to make it.
+void EvaluationCache::wait_for_turn() {
+  constexpr auto kPeriod = std::chrono::milliseconds(200);
+  try {
+    fs::create_directories(path_.parent_path());
+    io::LeaseSeeker seeker(path_, {});
+    bool is_told = false;
+    while (!(lease_ = seeker.try_acquire())) {
+      if (!is_told) log_detail("'" + path_.string() + "' is being made by " + seeker.holder());
+      is_told = true;
+      std::this_thread::sleep_for(kPeriod);
+      if (const int signal = pending_interrupt()) {
+        throw Interrupted(signal, "interrupted while another process decoded the images");
+      }
+    }
+  } catch (const ConfigError&) {
+    return;  // begin_file() says what is wrong with the folder
+  } catch (const fs::filesystem_error&) {
+    return;
+  }
+  open_file();  // another may have made it before
+  if (file_) lease_.reset();
 }
 
 void EvaluationCache::begin_file() {
@@ -201,6 +229,7 @@ void EvaluationCache::finish() {
     give_up(error.what());
   }
   new_file_.reset();
+  lease_.reset();
 }
 
 void EvaluationCache::give_up(const std::string& reason) {

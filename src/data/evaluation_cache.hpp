@@ -13,6 +13,7 @@
 
 #include "clip_lora/data/dataset.hpp"
 #include "clip_lora/image/preprocess.hpp"
+#include "clip_lora/io/lease.hpp"
 #include "clip_lora/io/mapped_file.hpp"
 #include "new_file.hpp"
 
@@ -44,9 +45,10 @@ class EvaluationCache {
  public:
   /// Opens the file, or begins a new one where there is none, where its size or header are wrong, or where
   /// some of a sample of its views are damaged or out of date. What cannot be written is warned of, once per
-  /// folder, and done without. `items`, at least one, must outlive this.
+  /// folder, and done without. `items`, at least one, must outlive this. With `wait`, another process that
+  /// makes the same file at the moment is waited for; throws Interrupted meanwhile.
   EvaluationCache(const std::filesystem::path& folder, const std::vector<Item>& items,
-                  const image::Preprocessing& preprocessing);
+                  const image::Preprocessing& preprocessing, bool wait);
 
   /// The file's views from that of an item on, in memory that may be written: nothing of it reaches the file.
   /// Null where there is no file.
@@ -67,6 +69,7 @@ class EvaluationCache {
   std::uint64_t checksum(std::uint64_t stamp, const std::uint8_t* pixels) const;
   std::uint64_t& kept_checksum(std::size_t item) const;
   bool is_sample_right() const;
+  void wait_for_turn();
   void open_file();
   void begin_file();
   void keep(std::size_t item, const std::uint8_t* pixels, std::uint64_t stamp);
@@ -76,6 +79,7 @@ class EvaluationCache {
   CacheHeader header_;
   std::filesystem::path path_;
   std::shared_ptr<io::MappedFile> file_;  // of an earlier run, or
+  std::unique_ptr<io::Lease> lease_;      // of the new file, with `wait`
   std::optional<NewFile> new_file_;       // that of this run
   std::vector<std::uint64_t> checksums_;  // of the new file
   std::atomic<std::size_t> written_ = 0;  // views in the new file, or replaced in the memory of the other

@@ -25,7 +25,8 @@ class EvaluationLoader::Impl {
                 "an evaluation of ", items_.size(), " images was given a cache folder or kept views of ",
                 views_ ? views_->count() : 0);
     if (!options.cache_folder.empty() && !items_.empty()) {
-      cache_ = std::make_unique<EvaluationCache>(options.cache_folder, items_, preprocessing_);
+      cache_ = std::make_unique<EvaluationCache>(options.cache_folder, items_, preprocessing_,
+                                                 options.wait_for_cache);
     }
     begin_batches();
   }

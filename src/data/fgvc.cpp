@@ -2,6 +2,7 @@
 
 #include "benchmark_list.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/data/missing_data.hpp"
 #include "id_name_lines.hpp"
 #include "paths.hpp"
 #include "text_file.hpp"
@@ -40,7 +41,9 @@ void require_files(const fs::path& folder) {
     if (is_there(folder / name)) continue;
     const std::string hint = is_there(inner / name) ? "move what is in '" + inner.string() + "' one folder up"
                                                     : "DATASETS.md says where it comes from";
-    throw DataError("data set 'fgvc': no '" + (folder / name).string() + "' (hint: " + hint + ")");
+    const std::string problem = "data set 'fgvc': no '" + (folder / name).string() + "' (hint: " + hint + ")";
+    if (name == "images" && !is_there(inner / name)) throw MissingData(problem);
+    throw DataError(problem);
   }
 }
 

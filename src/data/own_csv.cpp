@@ -6,7 +6,7 @@
 #include <unordered_map>
 
 #include "clip_lora/core/errors.hpp"
-#include "csv_table.hpp"
+#include "clip_lora/data/csv_table.hpp"
 #include "own_data.hpp"
 #include "text_file.hpp"
 

@@ -35,6 +35,7 @@ class TrainingDraws::Impl {
         preprocessing_(preprocessing),
         order_(items_.size(), options.batch_size, options.seed) {
     pictures_.decode(options.device, preprocessing.orientation, options.workers);
+    order_.skip(options.skipped_batches);
   }
 
   DrawnBatch next() {

@@ -25,6 +25,7 @@ class TrainingLoader::Impl {
         pictures_(std::move(items), preprocessing.orientation, budget_bytes(options), options.workers),
         order_(pictures_.items().size(), options.batch_size, options.seed),
         queue_(options.batch_size, options.workers) {
+    order_.skip(options.skipped_batches);
     begin_batches();
   }
 

@@ -22,6 +22,9 @@ class TrainingOrder {
 
   std::vector<TrainingDraw> next();
 
+  /// Leaves out as many batches: the next one is the one behind them.
+  void skip(std::int64_t batches);
+
  private:
   std::size_t batch_size_;
   std::mt19937_64 generator_;

@@ -89,6 +89,12 @@ void Moment::mark(const ReplayContext& context) {
   cuda_->event.record(context.cuda()->stream);
 }
 
+void Moment::mark_current_stream(at::Device device) {
+  if (!device.is_cuda()) return;
+  if (!cuda_) cuda_ = std::make_unique<Cuda>();
+  cuda_->event.record(c10::cuda::getCurrentCUDAStream(device.index()));
+}
+
 void Moment::wait() const {
   if (cuda_) cuda_->event.synchronize();
 }
@@ -171,6 +177,7 @@ void ReplayContext::make_current_stream_wait() const {}
 
 struct Moment::Cuda {};
 void Moment::mark(const ReplayContext&) {}
+void Moment::mark_current_stream(at::Device) {}
 void Moment::wait() const {}
 
 struct ReplayedWork::Cuda {};

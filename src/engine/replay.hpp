@@ -49,6 +49,8 @@ class Moment {
   Moment();
   ~Moment();
   void mark(const ReplayContext& context);
+  /// The same in what the current stream of `device` is given.
+  void mark_current_stream(at::Device device);
   /// Returns when all that had been given then is done; at once if nothing was marked.
   void wait() const;
 

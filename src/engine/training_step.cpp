@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
+#include <sstream>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "clip_lora/core/device.hpp"
+#include "clip_lora/core/errors.hpp"
 #include "clip_lora/engine/encoders.hpp"
 #include "clip_lora/ops/adamw.hpp"
 #include "clip_lora/ops/classification.hpp"
@@ -25,6 +28,9 @@ constexpr double kInitialLossScale = 1024.0;
 constexpr double kUsableMemory = 0.9;  // the rest is for temporaries and the allocator's waste
 constexpr std::int64_t kEverything = std::int64_t{1} << 40;
 
+/// Where a measurement stands.
+enum Measured { kLoss, kGradientNorm, kLossScale };
+
 ops::AdamWOptions adamw_options(const TrainingStepOptions& options) {
   const auto& [learning_rate, final_learning_rate, weight_decay, beta1, beta2, epsilon] = options.optimiser;
   return {.learning_rate = learning_rate,
@@ -34,6 +40,25 @@ ops::AdamWOptions adamw_options(const TrainingStepOptions& options) {
           .beta2 = beta2,
           .epsilon = epsilon,
           .total_iterations = options.total_iterations};
+}
+
+/// Throws CheckpointError unless `state` has `expected`'s names, shapes and types.
+void require_same_form(const io::StateDict& state, const io::StateDict& expected) {
+  const auto form = [](const at::Tensor& tensor) {
+    std::ostringstream text;
+    text << tensor.scalar_type() << " " << tensor.sizes();
+    return text.str();
+  };
+  for (const auto& [name, tensor] : expected) {
+    const auto found = state.find(name);
+    const std::string got = found == state.end() ? "nothing" : form(found->second);
+    if (got != form(tensor)) {
+      throw CheckpointError("training state: '" + name + "' is " + got + ", expected " + form(tensor));
+    }
+  }
+  for (const auto& [name, tensor] : state) {
+    if (!expected.contains(name)) throw CheckpointError("training state: unexpected tensor '" + name + "'");
+  }
 }
 
 std::int64_t rows_of(const std::vector<Chunk>& chunks) {
@@ -62,7 +87,7 @@ class TrainingStep::Impl {
         vision_(vision_tower(clip_, &updates_)),
         trains_text_(adapter_.options().encoder != lora::Encoder::kVision),
         trains_vision_(adapter_.options().encoder != lora::Encoder::kText),
-        loss_(at::zeros({}, at::TensorOptions(device_).dtype(at::kFloat))),
+        measured_(at::tensor({0.0F, 0.0F, 1.0F}).to(device_)),
         loss_scaling_{.enabled = clip_->dtype() == at::kHalf} {
     const at::NoGradGuard no_grad;
     check_options(prompts.ids.size(0));
@@ -83,10 +108,12 @@ class TrainingStep::Impl {
 
   at::Tensor run(const at::Tensor& images, const at::Tensor& labels, bool update) {
     const at::NoGradGuard no_grad;
+    TORCH_CHECK(labels.dim() == 1 && labels.size(0) == images.size(0), "labels ", labels.sizes(),
+                " do not fit images ", images.sizes());
     Batch& batch = batch_for(images, labels, update);
     // What comes from the host waits for nobody: it is embedded beside the iteration before.
     if (images.is_cuda() || labels.is_cuda()) embed_context_.wait_for_current_stream();
-    batch.free.wait();  // so the host is never more than two iterations ahead
+    batch.free.wait();  // so the host is never more than a few iterations ahead
     batch.embed->run([&] {
       batch.images.copy_(images, /*non_blocking=*/true);
       batch.labels.copy_(labels, /*non_blocking=*/true);
@@ -97,7 +124,46 @@ class TrainingStep::Impl {
     batch.free.mark(context_);
     context_.make_current_stream_wait();
     if (update) ++iteration_;
-    return loss_;
+    return measured_.select(0, kLoss);
+  }
+
+  std::function<Measurements()> measure() const {
+    const at::NoGradGuard no_grad;
+    const at::Tensor host =
+        at::empty(measured_.sizes(), at::TensorOptions(at::kFloat).pinned_memory(device_.is_cuda()));
+    host.copy_(measured_, /*non_blocking=*/true);
+    const auto arrived = std::make_shared<Moment>();
+    arrived->mark_current_stream(device_);
+    return [host, arrived] {
+      arrived->wait();
+      const float* values = host.const_data_ptr<float>();
+      return Measurements{values[kLoss], values[kGradientNorm], values[kLossScale]};
+    };
+  }
+
+  io::StateDict state() const {
+    io::StateDict copies;
+    for (const auto& [name, tensor] : changing_tensors()) {
+      copies[name] = tensor.to(at::kCPU, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+    }
+    return copies;
+  }
+
+  /// In place, as the graphs know the tensors' addresses.
+  void load_state(const io::StateDict& state) {
+    const io::StateDict here = changing_tensors();
+    require_same_form(state, here);
+    const double iteration = state.at("counters")[0].item<double>();
+    const double scale = state.at("counters")[2].item<double>();
+    if (!(iteration >= 0.0 && iteration <= static_cast<double>(options_.total_iterations)) ||
+        iteration != std::floor(iteration) || (loss_scaling_.enabled && !(scale > 0.0))) {
+      throw CheckpointError("training state: 'counters' say iteration " + std::to_string(iteration) +
+                            " and loss scale " + std::to_string(scale) + ", expected a whole number up to " +
+                            std::to_string(options_.total_iterations) + " and a positive one");
+    }
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : here) tensor.copy_(state.at(name));
+    iteration_ = static_cast<std::int64_t>(iteration);
   }
 
   std::int64_t iteration() const { return iteration_; }
@@ -131,6 +197,14 @@ class TrainingStep::Impl {
     std::size_t next = 0;
   };
 
+  io::StateDict changing_tensors() const {
+    return {{"parameters", optimiser_.parameters},
+            {"first_moments", optimiser_.first_moments},
+            {"second_moments", optimiser_.second_moments},
+            {"counters", optimiser_.counters},
+            {"dropout_state", dropout_state_}};
+  }
+
   std::int64_t rows_per_image() const { return clip_->visual->positional_embedding.size(0); }
 
   void check_options(std::int64_t prompts) const {
@@ -147,6 +221,7 @@ class TrainingStep::Impl {
   at::Tensor patches(const at::Tensor& images) const;
   void embed(Batch& batch);
   void compute(const Batch& batch);
+  void measure_gradients();
 
   model::Clip clip_;
   lora::Adapter adapter_;
@@ -164,8 +239,9 @@ class TrainingStep::Impl {
   std::vector<Chunk> text_chunks_;   // at the first block with updates
   at::Tensor frozen_text_features_;  // [C · T, E], if the text tower is not trained
   std::int64_t images_per_chunk_ = kEverything;
+  at::Tensor positions_;  // [B · L, D] for the largest batch: the same for every image
   ops::AdamWState optimiser_;
-  at::Tensor loss_;
+  at::Tensor measured_;  // [3] float32 by Measured, of the last iteration
   ops::LossScaling loss_scaling_;
   std::int64_t iteration_ = 0;
   std::map<std::tuple<std::vector<std::int64_t>, at::ScalarType, bool>, Pair>
@@ -185,7 +261,10 @@ void TrainingStep::Impl::plan(const model::Prompts& prompts) {
   const std::int64_t vision_bytes =
       vision_.tape_bytes_per_row(bytes) * rows_per_image() * options_.batch_size;
   const std::int64_t free = options_.memory_bytes > 0 ? options_.memory_bytes : free_memory_bytes(device_);
-  const auto budget = static_cast<std::int64_t>(kUsableMemory * static_cast<double>(free));
+  // The positions, and the embedded images of two batches, full ones and the epoch's last.
+  const std::int64_t fixed =
+      5 * options_.batch_size * rows_per_image() * clip_->architecture().vision.width * bytes;
+  const auto budget = static_cast<std::int64_t>(kUsableMemory * static_cast<double>(free)) - fixed;
   std::int64_t text_parts = 1, image_parts = 1;
   while (text_bytes / text_parts + vision_bytes / image_parts > budget) {
     const bool split_text = text_bytes / text_parts > vision_bytes / image_parts;
@@ -212,9 +291,14 @@ void TrainingStep::Impl::prepare(Batch& batch, const at::Tensor& images, const a
                                  bool update) {
   batch.images = at::empty(images.sizes(), at::TensorOptions(device_).dtype(images.scalar_type()));
   batch.labels = at::empty(labels.sizes(), at::TensorOptions(device_).dtype(at::kLong));
-  batch.positions = image_positions(clip_, labels.size(0));
+  const std::int64_t rows = labels.size(0) * rows_per_image();
+  if (!positions_.defined() || positions_.size(0) < rows) {
+    positions_ = image_positions(clip_, std::max(labels.size(0), options_.batch_size));
+  }
+  batch.positions = positions_.narrow(0, 0, rows);
   batch.rows = at::empty_like(batch.positions);
   batch.chunks = image_chunks(clip_, labels.size(0), images_per_chunk_);
+  embed_context_.wait_for_current_stream();  // which made the positions
   batch.embed = std::make_unique<ReplayedWork>(embed_context_, [this, &batch] {
     const at::NoGradGuard no_grad;
     embed(batch);
@@ -222,7 +306,10 @@ void TrainingStep::Impl::prepare(Batch& batch, const at::Tensor& images, const a
   batch.iterate = std::make_unique<ReplayedWork>(context_, [this, &batch, update] {
     const at::NoGradGuard no_grad;
     compute(batch);
-    if (update) ops::adamw_step(optimiser_, adamw_options(options_), loss_scaling_);
+    if (!update) return;
+    side_.run([&] { measure_gradients(); });  // beside the update, which only reads the gradients
+    ops::adamw_step(optimiser_, adamw_options(options_), loss_scaling_);
+    side_.join();
   });
 }
 
@@ -258,10 +345,12 @@ void TrainingStep::Impl::compute(const Batch& batch) {
   ops::ClassificationOptions classification = {.logit_scale = kLogitScale,
                                                .prompts_per_class = options_.prompts_per_class,
                                                .class_weights = options_.class_weights};
-  if (loss_scaling_.enabled) classification.loss_scale = optimiser_.counters.narrow(0, 2, 1).to(at::kFloat);
+  if (loss_scaling_.enabled) {
+    classification.loss_scale = measured_.narrow(0, kLossScale, 1).copy_(optimiser_.counters.narrow(0, 2, 1));
+  }
   const ops::ClassificationLoss loss = ops::classification_loss(image_features, text_features, batch.labels,
                                                                 classification, trains_vision_, trains_text_);
-  loss_.copy_(loss.loss);
+  measured_.select(0, kLoss).copy_(loss.loss);
 
   if (trains_text_) {
     side_.run([&] { text_.backward(loss.d_text_features, text_chunks_); });
@@ -269,6 +358,13 @@ void TrainingStep::Impl::compute(const Batch& batch) {
   if (trains_vision_) vision_.backward(loss.d_image_features, chunks);
   if (trains_text_) side_.join();
   dropout_state_.narrow(0, 1, 1).add_(1);
+}
+
+/// ‖g‖ without the loss scale.
+void TrainingStep::Impl::measure_gradients() {
+  at::Tensor norm = measured_.select(0, kGradientNorm);
+  at::linalg_vector_norm_out(norm, optimiser_.gradients, 2.0);
+  if (loss_scaling_.enabled) norm.div_(measured_.select(0, kLossScale));
 }
 
 TrainingStep::TrainingStep(model::Clip clip, lora::Adapter adapter, const model::Prompts& prompts,
@@ -284,6 +380,12 @@ at::Tensor TrainingStep::run(const at::Tensor& images, const at::Tensor& labels)
 at::Tensor TrainingStep::compute_gradients(const at::Tensor& images, const at::Tensor& labels) {
   return impl_->run(images, labels, /*update=*/false);
 }
+
+std::function<Measurements()> TrainingStep::measure() const { return impl_->measure(); }
+
+io::StateDict TrainingStep::state() const { return impl_->state(); }
+
+void TrainingStep::load_state(const io::StateDict& state) { impl_->load_state(state); }
 
 std::int64_t TrainingStep::iteration() const { return impl_->iteration(); }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/image/codec.hpp"
 
 // TurboJPEG rather than libjpeg itself: its shared library keeps its copy of libjpeg's functions to itself,
 // so that it lives beside the one in a static OpenCV. Unlike OpenCV's reader it writes red first, prints
@@ -15,7 +16,7 @@
 namespace clip_lora::image {
 namespace {
 
-struct DestroyDecompressor {
+struct DestroyHandle {
   void operator()(void* handle) const { tjDestroy(handle); }
 };
 
@@ -23,7 +24,7 @@ struct DestroyDecompressor {
 /// smooth upsampling of the chroma.
 std::vector<std::uint8_t> decompress(Bytes bytes, const JpegFrame& frame, TJPF format,
                                      std::vector<std::uint8_t> pixels) {
-  const std::unique_ptr<void, DestroyDecompressor> decompressor(tjInitDecompress());
+  const std::unique_ptr<void, DestroyHandle> decompressor(tjInitDecompress());
   if (!decompressor) throw DataError("libjpeg-turbo cannot start: " + std::string(tjGetErrorStr2(nullptr)));
   const std::size_t size = static_cast<std::size_t>(frame.height) * static_cast<std::size_t>(frame.width) *
                            static_cast<std::size_t>(tjPixelSize[format]);
@@ -58,12 +59,30 @@ std::vector<std::uint8_t> mix_inks(const std::vector<std::uint8_t>& inks) {
   return rgb;
 }
 
+struct FreeJpeg {
+  void operator()(unsigned char* bytes) const { tjFree(bytes); }
+};
+
 }  // namespace
 
 Image decode_jpeg(Bytes bytes, const JpegFrame& frame, std::vector<std::uint8_t> memory) {
   return {frame.height, frame.width,
           frame.components == 4 ? mix_inks(decompress(bytes, frame, TJPF_CMYK, {}))
                                 : decompress(bytes, frame, TJPF_RGB, std::move(memory))};
+}
+
+std::vector<std::uint8_t> encode_jpeg(const Image& image, int quality) {
+  const std::unique_ptr<void, DestroyHandle> compressor(tjInitCompress());
+  unsigned char* bytes = nullptr;  // libjpeg-turbo allocates it
+  unsigned long size = 0;
+  const int status =
+      compressor ? tjCompress2(compressor.get(), image.rgb.data(), image.width, /*pitch=*/0, image.height,
+                               TJPF_RGB, &bytes, &size, TJSAMP_420, quality, /*flags=*/0)
+                 : -1;
+  const std::unique_ptr<unsigned char, FreeJpeg> owner(bytes);
+  if (status != 0)
+    throw Error("libjpeg-turbo cannot write: " + std::string(tjGetErrorStr2(compressor.get())));
+  return {bytes, bytes + size};
 }
 
 }  // namespace clip_lora::image

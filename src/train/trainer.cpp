@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -12,6 +13,9 @@
 namespace clip_lora::train {
 namespace {
 
+/// Iterations after which a measurement is read: the host may be so many ahead of the device.
+constexpr std::int64_t kLateness = 4;
+
 /// The looks at the validation split during one training, and the best adapter that they saw.
 class Looks {
  public:
@@ -21,23 +25,45 @@ class Looks {
                 "the best adapter cannot be selected without looks at the validation split");
   }
 
-  /// Looks if an iteration that has just ended asks for it.
+  /// Goes on from what save_to() has put away.
+  void load(const TrainingState& state) {
+    points_ = state.validation;
+    best_ = state.best;
+    best_parameters_ = state.best_parameters;
+    const std::int64_t count = best_parameters_.defined() ? best_parameters_.numel() : 0;
+    const bool expected = validation_.select == Select::kBest && !points_.empty();
+    if (count == (expected ? adapter_.parameter_count() : 0)) return;
+    throw CheckpointError("training state: the best adapter has " + std::to_string(count) +
+                          " values, expected " + std::to_string(expected ? adapter_.parameter_count() : 0));
+  }
+
+  void save_to(TrainingState& state) const {
+    state.validation = points_;
+    state.best = best_;
+    state.best_parameters = best_parameters_;
+  }
+
+  /// Looks if the iteration that has ended last asks for it and no look was there yet.
   void after(std::int64_t iteration) {
-    if (validation_.every > 0 && iteration % validation_.every == 0) look(iteration);
+    const bool asked = validation_.every > 0 && iteration > 0 && iteration % validation_.every == 0;
+    if (asked && !has_looked_after(iteration)) look(iteration);
   }
 
   /// Looks at the last adapter unless that has been done, then puts the selected one into the model.
-  TrainingResult finish(std::int64_t iterations) {
-    const bool done = !points_.empty() && points_.back().iteration == iterations;
-    if (validation_.every > 0 && !done) look(iterations);
-    if (validation_.select == Select::kLast) return {points_, iterations};
-    const at::NoGradGuard no_grad;
-    const auto parameters = adapter_.parameters();
-    for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].copy_(best_parameters_[i]);
-    return {points_, best_.iteration};
+  void finish(std::int64_t iterations, TrainingResult& result) {
+    if (validation_.every > 0 && !has_looked_after(iterations)) look(iterations);
+    result.validation = points_;
+    result.selected_iteration = iterations;
+    if (validation_.select == Select::kLast) return;
+    result.selected_iteration = best_.iteration;
+    put_back_best();
   }
 
  private:
+  bool has_looked_after(std::int64_t iteration) const {
+    return !points_.empty() && points_.back().iteration == iteration;
+  }
+
   /// In evaluation mode with the adapter merged; afterwards the model is as before, bit for bit.
   void look(std::int64_t iteration) {
     clip_->eval();
@@ -54,9 +80,18 @@ class Looks {
 
   void keep(const ValidationPoint& point) {
     best_ = point;
-    best_parameters_.clear();
-    for (const auto& parameter : adapter_.parameters())
-      best_parameters_.push_back(parameter.detach().clone());
+    std::vector<at::Tensor> flat;
+    for (const auto& parameter : adapter_.parameters()) flat.push_back(parameter.detach().flatten());
+    best_parameters_ = at::cat(flat).cpu();
+  }
+
+  void put_back_best() const {
+    const at::NoGradGuard no_grad;
+    std::int64_t offset = 0;
+    for (const auto& parameter : adapter_.parameters()) {
+      parameter.copy_(best_parameters_.narrow(0, offset, parameter.numel()).view_as(parameter));
+      offset += parameter.numel();
+    }
   }
 
   const Validation& validation_;
@@ -64,7 +99,174 @@ class Looks {
   model::Clip& clip_;
   std::vector<ValidationPoint> points_;
   ValidationPoint best_;
-  std::vector<at::Tensor> best_parameters_;
+  at::Tensor best_parameters_;  // [n] float32 on the CPU
+};
+
+/// The measurements of one training. The one at hand is recorded once it has come from the device.
+class Recorder {
+ public:
+  Recorder(const Measuring& measuring, const engine::TrainingStep& step)
+      : measuring_(measuring), step_(step) {}
+
+  /// After an iteration of so many images at a learning rate.
+  void after(const Progress& progress, std::int64_t images, double learning_rate) {
+    if (measuring_.every == 0) return;
+    images_ += images;
+    // By then it has arrived, so that nothing waits here.
+    if (read_ && progress.iteration >= at_hand_.iteration + kLateness) record();
+    if (progress.iteration % measuring_.every != 0 && progress.iteration != progress.total) return;
+    record();
+    go_on_after_pause();
+    at_hand_.iteration = progress.iteration;
+    at_hand_.epoch = static_cast<double>(progress.images) / static_cast<double>(measuring_.images);
+    at_hand_.learning_rate = learning_rate;
+    at_hand_.images_per_second = static_cast<double>(images_) / seconds_;
+    images_ = 0;
+    seconds_ = 0.0;
+    read_ = step_.measure();
+  }
+
+  /// Waits for the one at hand, if there is any.
+  void record() {
+    if (!read_) return;
+    const engine::Measurements read = read_();
+    read_ = nullptr;
+    at_hand_.loss = read.loss;
+    at_hand_.gradient_norm = read.gradient_norm;
+    at_hand_.loss_scale = read.loss_scale;
+    measuring_.record(at_hand_);
+  }
+
+  /// What takes time until go_on() does not count.
+  void pause() { seconds_ += seconds_since_start(); }
+  void go_on() { start_ = Clock::now(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  double seconds_since_start() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  void go_on_after_pause() {
+    pause();
+    go_on();
+  }
+
+  const Measuring& measuring_;
+  const engine::TrainingStep& step_;
+  Measurement at_hand_;
+  std::function<engine::Measurements()> read_;  // what at_hand_ lacks; empty: nothing at hand
+  std::int64_t images_ = 0;                     // since the last one
+  double seconds_ = 0.0;                        // of work on them, until start_
+  Clock::time_point start_ = Clock::now();
+};
+
+/// One training, from its first iteration or from a checkpoint on.
+class Training {
+ public:
+  Training(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
+           model::Clip& clip, const TrainingPlan& plan)
+      : step_(step),
+        next_batch_(next_batch),
+        plan_(plan),
+        looks_(plan.validation, adapter, clip),
+        recorder_(plan.measuring, step) {
+    progress_.total = plan.iterations;
+    progress_.loss = [this] { return loss(); };
+    if (plan.checkpoints.resumed) load(*plan.checkpoints.resumed);
+  }
+
+  TrainingResult run() {
+    try {
+      return run_uninterrupted();
+    } catch (const Interrupted&) {
+      if (plan_.checkpoints.every > 0) save();
+      throw;
+    }
+  }
+
+ private:
+  TrainingResult run_uninterrupted() {
+    looks_.after(progress_.iteration);  // what an interruption has left out
+    recorder_.go_on();
+    while (progress_.iteration < progress_.total) {
+      iterate();
+      stop_if_interrupted();
+      recorder_.pause();
+      looks_.after(progress_.iteration);
+      if (is_checkpoint_due()) save();
+      recorder_.go_on();
+    }
+    recorder_.record();
+    require_finite_loss();
+    TrainingResult result;
+    result.images = progress_.images;
+    result.loss = loss();
+    looks_.finish(progress_.total, result);
+    return result;
+  }
+
+  void iterate() {
+    const double learning_rate = step_.learning_rate();
+    const Batch batch = next_batch_();
+    device_loss_ = step_.run(batch.images, batch.labels);
+    ++progress_.iteration;
+    progress_.images += batch.labels.size(0);
+    progress_.learning_rate = step_.learning_rate();
+    recorder_.after(progress_, batch.labels.size(0), learning_rate);
+    if (plan_.on_progress) plan_.on_progress(progress_);
+  }
+
+  void stop_if_interrupted() const {
+    if (const int signal = pending_interrupt()) {
+      throw Interrupted(signal, "interrupted after iteration " + std::to_string(progress_.iteration) +
+                                    " of " + std::to_string(progress_.total));
+    }
+  }
+
+  bool is_checkpoint_due() const {
+    const std::int64_t every = plan_.checkpoints.every;
+    return every > 0 && (progress_.iteration % every == 0 || progress_.iteration == progress_.total);
+  }
+
+  void save() {
+    recorder_.record();  // so that a log is never behind the checkpoint
+    TrainingState state;
+    state.step = step_.state();
+    state.iteration = progress_.iteration;
+    state.images = progress_.images;
+    state.loss = loss();
+    looks_.save_to(state);
+    plan_.checkpoints.save(state);
+  }
+
+  void load(const TrainingState& state) {
+    step_.load_state(state.step);
+    if (step_.iteration() != state.iteration) {
+      throw CheckpointError("training state: it is of iteration " + std::to_string(state.iteration) +
+                            ", but its counters say " + std::to_string(step_.iteration()));
+    }
+    looks_.load(state);
+    progress_.iteration = state.iteration;
+    progress_.images = state.images;
+    resumed_loss_ = state.loss;
+  }
+
+  /// Of the last iteration; waits for the device.
+  double loss() const { return device_loss_.defined() ? device_loss_.item<double>() : resumed_loss_; }
+
+  void require_finite_loss() const {
+    if (std::isfinite(loss())) return;
+    throw Error("the training loss is not finite after " + std::to_string(progress_.total) +
+                " iterations (hint: lower --lr, or --precision bf16 or fp32)");
+  }
+
+  engine::TrainingStep& step_;
+  const NextBatch& next_batch_;
+  const TrainingPlan& plan_;
+  Looks looks_;
+  Recorder recorder_;
+  Progress progress_;
+  at::Tensor device_loss_;
+  double resumed_loss_ = 0.0;
 };
 
 }  // namespace
@@ -87,31 +289,8 @@ NextBatch batches_of(data::TrainingDraws& draws) {
 }
 
 TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
-                     model::Clip& clip, std::int64_t iterations, const Validation& validation,
-                     const std::function<void(const Progress&)>& on_progress) {
-  Looks looks(validation, adapter, clip);
-  Progress progress;
-  progress.total = iterations;
-  at::Tensor loss;
-  while (progress.iteration < iterations) {
-    const Batch batch = next_batch();
-    loss = step.run(batch.images, batch.labels);
-    ++progress.iteration;
-    progress.images += batch.labels.size(0);
-    progress.learning_rate = step.learning_rate();
-    progress.loss = [&loss] { return loss.item<double>(); };
-    on_progress(progress);
-    if (const int signal = pending_interrupt()) {
-      throw Interrupted(signal, "interrupted after iteration " + std::to_string(progress.iteration) + " of " +
-                                    std::to_string(iterations));
-    }
-    looks.after(progress.iteration);
-  }
-  if (loss.defined() && !std::isfinite(loss.item<double>())) {
-    throw Error("the training loss is not finite after " + std::to_string(iterations) +
-                " iterations (hint: lower --lr, or --precision bf16 or fp32)");
-  }
-  return looks.finish(iterations);
+                     model::Clip& clip, const TrainingPlan& plan) {
+  return Training(step, adapter, next_batch, clip, plan).run();
 }
 
 at::Tensor balanced_class_weights(const std::vector<data::Item>& items, std::int64_t classes) {

@@ -1,6 +1,10 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
 #include "clip_lora/engine/encoders.hpp"
 #include "clip_lora/engine/training_step.hpp"
 #include "support/close.hpp"
@@ -66,7 +70,7 @@ class EngineOnCuda : public ::testing::Test {
     return options;
   }
 
-  const std::vector<std::vector<std::int64_t>> rows_ = random_prompt_rows(tiny_architecture(), kEnds);
+  std::vector<std::vector<std::int64_t>> rows_ = random_prompt_rows(tiny_architecture(), kEnds);
   const std::int64_t size_px_ = tiny_architecture().image_size_px;
   const at::Tensor pixels_ = at::randint(256, {5, size_px_, size_px_, 3}, at::kByte);
   const at::Tensor labels_ = at::randint(static_cast<std::int64_t>(kEnds.size()), {5}, at::kLong);
@@ -121,6 +125,8 @@ TEST_F(EngineOnCuda, TheSameSeedGivesTheSameAdapterBitForBit) {
 }
 
 TEST_F(EngineOnCuda, SharingThePromptsPrefixChangesNothing) {
+  rows_ = random_prompt_rows(tiny_architecture(), {9, 6, 12, 7, 7, 9});
+  for (auto& row : rows_) std::copy_n(rows_.front().begin(), 5, row.begin());
   const auto options = every_projection(0.0);
   expect_close(trained(at::kCUDA, at::kFloat, options, 2, false, {.share_prefix = true}).gradients,
                trained(at::kCUDA, at::kFloat, options, 2, false, {.share_prefix = false}).gradients, 1e-5);
@@ -140,6 +146,73 @@ TEST_F(EngineOnCuda, EncodesPicturesAsTheCpuDoes) {
   engine::ImageEncoder encoder(clip, {});
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(close(encoder.encode(pixels_).cpu(), expected, 1e-5));
   EXPECT_TRUE(close(encoder.encode(pixels_.narrow(0, 1, 2)).cpu(), expected.narrow(0, 1, 2), 1e-5));
+}
+
+TEST_F(EngineOnCuda, AStateContinuesInAnotherStepBitForBit) {
+  // Float16 begins with iterations whose gradients overflow, so that the scale and its counters move too.
+  // A step that goes on runs eagerly and captures where the first one has replayed long since.
+  for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    at::manual_seed(7);
+    model::Clip clip = random_clip(tiny_architecture());
+    clip->to(at::kCUDA, dtype);
+    const auto options = every_projection(0.25);
+    const auto run = [&](std::int64_t first, std::int64_t end, const io::StateDict* state,
+                         io::StateDict& adapter_out) {
+      at::manual_seed(state == nullptr ? 5 : 99);
+      const lora::Adapter adapter(clip, options);
+      engine::TrainingStep step(clip, adapter, model::make_prompts(rows_),
+                                {.total_iterations = 12, .dropout_seed = 3, .batch_size = pixels_.size(0)});
+      if (state != nullptr) step.load_state(*state);
+      EXPECT_EQ(step.iteration(), first);
+      for (std::int64_t i = first; i < end; ++i) {
+        const std::int64_t count = i % 4 == 3 ? 3 : 5;
+        step.run(pixels_.narrow(0, 0, count), labels_.narrow(0, 0, count));
+      }
+      for (const auto& [name, tensor] : adapter.state_dict())
+        adapter_out[name] = tensor.detach().cpu().clone();
+      return step.state();
+    };
+    io::StateDict whole, rest, unused;
+    const io::StateDict whole_state = run(0, 12, nullptr, whole);
+    for (const std::int64_t pause : {1, 2, 5, 11}) {
+      const io::StateDict state = run(0, pause, nullptr, unused);
+      const io::StateDict rest_state = run(pause, 12, &state, rest);
+      for (const auto& [name, tensor] : whole)
+        EXPECT_TRUE(identical(rest.at(name), tensor)) << name << " " << pause;
+      for (const auto& [name, tensor] : whole_state)
+        EXPECT_TRUE(identical(rest_state.at(name), tensor)) << name << " " << pause;
+    }
+  }
+}
+
+TEST_F(EngineOnCuda, MeasurementsAreTheLossTheNormAndTheScaleOfTheIteration) {
+  at::manual_seed(7);
+  model::Clip clip = random_clip(tiny_architecture());
+  clip->to(at::kCUDA, at::kHalf);
+  const lora::Adapter adapter(clip, every_projection(0.0));
+  engine::TrainingStep step(clip, adapter, model::make_prompts(rows_),
+                            {.total_iterations = 6, .batch_size = pixels_.size(0)});
+  std::function<engine::Measurements()> earlier;
+  double loss = 0.0, norm = 0.0, scale = 0.0;
+  for (int i = 0; i < 6; ++i) {  // eager, captured and replayed
+    const double next_scale = step.loss_scale();
+    const double next_loss = step.run(pixels_, labels_).item<double>();
+    if (earlier) {  // another iteration has run since
+      const engine::Measurements measured = earlier();
+      EXPECT_EQ(measured.loss, loss);
+      EXPECT_EQ(measured.loss_scale, scale);
+      if (std::isfinite(norm)) {
+        EXPECT_NEAR(measured.gradient_norm, norm, 1e-4 * norm);  // summed in float32
+      }
+    }
+    double squares = 0.0;
+    for (const auto& [name, tensor] : adapter.state_dict())
+      squares += tensor.grad().to(at::kDouble).square().sum().item<double>();
+    loss = next_loss;
+    scale = next_scale;
+    norm = std::sqrt(squares) / scale;
+    earlier = step.measure();
+  }
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ PACKAGES = [
     "peft",
     "PIL",
     "safetensors",
+    "tensorboard",
     "torch",
     "torchvision",
     "transformers",

@@ -64,6 +64,24 @@ class Draws : public clip_lora::testing::NumberedPictures {
 
 TEST_F(Draws, AreTheLoadersBatches) { expect_batches_of_the_loader(); }
 
+TEST_F(Draws, GoOnBehindSkippedBatchesAsTheLoaderDoes) {
+  for (const std::int64_t skipped : {1, 2, 5, 13}) {
+    TrainingLoader whole(items_, preprocessing_, {.batch_size = 3, .seed = 9, .workers = 2});
+    for (std::int64_t i = 0; i < skipped; ++i) whole.next();
+    TrainingLoader rest(items_, preprocessing_,
+                        {.batch_size = 3, .seed = 9, .workers = 2, .skipped_batches = skipped});
+    const auto made =
+        draws({.batch_size = 3, .seed = 9, .workers = 2, .store_bytes = kPlenty, .skipped_batches = skipped});
+    for (int i = 0; i < 10; ++i) {
+      const Batch expected = whole.next();
+      for (const Batch& batch : {rest.next(), with_pixels(*made, made->next())}) {
+        EXPECT_TRUE(at::equal(batch.labels, expected.labels));
+        EXPECT_TRUE(at::equal(batch.pixels, expected.pixels));
+      }
+    }
+  }
+}
+
 TEST_F(Draws, AreTheLoadersBatchesOfPhotosThatAreTurned) {
   // A PNG of one entry in big-endian TIFF: tag 0x0112 (orientation), type 3 (16 bits), count 1, value 6 (a
   // quarter).

@@ -1,6 +1,9 @@
 #include <gmock/gmock.h>
 #include <torch/torch.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "clip_lora/engine/encoders.hpp"
 #include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/model/checkpoint.hpp"
@@ -277,7 +280,9 @@ std::pair<double, io::StateDict> gradients_with(const Setting& setting, const lo
 }
 
 TEST(TrainingStep, SharingThePromptsPrefixChangesNothing) {
-  const Setting setting;
+  Setting setting;
+  setting.rows = random_prompt_rows(short_architecture(), {9, 6, 12, 7, 7, 9});
+  for (auto& row : setting.rows) std::copy_n(setting.rows.front().begin(), 5, row.begin());
   const lora::Adapter adapter(setting.clip, without_dropout());
   randomise(adapter);
   const auto [shared_loss, shared] = gradients_with(setting, adapter, {.share_prefix = true});
@@ -300,7 +305,8 @@ TEST(TrainingStep, LittleMemoryChangesNothingButTheTime) {
   for (const auto& [name, gradient] : whole) {
     EXPECT_TRUE(close_in_norm(in_parts.at(name), gradient, 1e-5)) << name;
   }
-  const engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.batch_size = 4, .memory_bytes = 1});
+  const engine::TrainingStep step(setting.clip, adapter, setting.prompts(),
+                                  {.batch_size = 4, .memory_bytes = 1});
   EXPECT_EQ(step.parts(), "prompts in 5 parts, images in 4");
 }
 
@@ -350,6 +356,69 @@ TEST(CosineLearningRate, GoesFromTheFirstRateToTheLastOnHalfACosine) {
 TEST(ClassificationLogits, AreAHundredTimesTheProducts) {
   const auto f = at::randn({3, 8}), t = at::randn({5, 8});
   EXPECT_TRUE(close(engine::classification_logits(f, t), 100.0 * f.matmul(t.t()), 1e-6));
+}
+
+/// Losses and adapter of iterations with dropout, whose batches are of four and of three images.
+struct Iterations {
+  std::vector<double> losses;
+  io::StateDict adapter;
+  io::StateDict state;
+};
+
+Iterations iterations(Setting& setting, const std::string& encoder, std::int64_t first, std::int64_t end,
+                      const io::StateDict* state) {
+  torch::manual_seed(state == nullptr ? 5 : 99);  // a resumed adapter's first values do not matter
+  lora::LoraOptions options;
+  options.encoder = lora::parse_encoder(encoder);
+  const lora::Adapter adapter(setting.clip, options);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(),
+                            {.total_iterations = 8, .dropout_seed = 3});
+  if (state != nullptr) step.load_state(*state);
+  EXPECT_EQ(step.iteration(), first);
+  Iterations result;
+  for (std::int64_t i = first; i < end; ++i) {
+    const std::int64_t count = i % 3 == 2 ? 3 : 4;
+    result.losses.push_back(
+        step.run(setting.images.narrow(0, 0, count), setting.labels.narrow(0, 0, count)).item<double>());
+  }
+  result.adapter = snapshot(adapter.state_dict());
+  result.state = step.state();
+  return result;
+}
+
+class StateOfAStep : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(StateOfAStep, ContinuesInAnotherStepBitForBit) {
+  Setting setting;
+  const Iterations whole = iterations(setting, GetParam(), 0, 8, nullptr);
+  for (std::int64_t pause = 0; pause <= 8; ++pause) {
+    const Iterations begun = iterations(setting, GetParam(), 0, pause, nullptr);
+    const Iterations rest = iterations(setting, GetParam(), pause, 8, &begun.state);
+    EXPECT_TRUE(std::equal(rest.losses.begin(), rest.losses.end(), whole.losses.begin() + pause));
+    for (const auto& [name, tensor] : whole.adapter)
+      EXPECT_TRUE(identical(rest.adapter.at(name), tensor)) << name << " after " << pause;
+    for (const auto& [name, tensor] : whole.state)
+      EXPECT_TRUE(identical(rest.state.at(name), tensor)) << name << " after " << pause;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, StateOfAStep, ::testing::Values("both", "text", "vision"));
+
+TEST(MeasurementsOfAStep, AreTheLossAndTheNormOfItsGradients) {
+  Setting setting;
+  const lora::Adapter adapter(setting.clip, {});
+  randomise(adapter);
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 2});
+  for (int i = 0; i < 2; ++i) {
+    const double loss = step.run(setting.images, setting.labels).item<double>();
+    const engine::Measurements measured = step.measure()();
+    double squares = 0.0;
+    for (const auto& [name, tensor] : adapter.state_dict())
+      squares += tensor.grad().to(at::kDouble).square().sum().item<double>();
+    EXPECT_EQ(measured.loss, loss);
+    EXPECT_NEAR(measured.gradient_norm, std::sqrt(squares), 1e-5 * std::sqrt(squares));  // summed in float32
+    EXPECT_EQ(measured.loss_scale, 1.0);
+  }
 }
 
 }  // namespace

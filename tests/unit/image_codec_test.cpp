@@ -62,6 +62,22 @@ TEST_F(Codec, WritesPngThatReadsBackUnchanged) {
   EXPECT_EQ(again.rgb, picture.rgb);
 }
 
+TEST_F(Codec, EncodesJpegThatReadsBackAlike) {
+  Image picture{48, 64, {}};
+  for (int y = 0; y < picture.height; ++y) {
+    for (int x = 0; x < picture.width; ++x)
+      picture.rgb.insert(picture.rgb.end(),
+                         {static_cast<std::uint8_t>(4 * x), static_cast<std::uint8_t>(4 * y), 90});
+  }
+  const auto bytes = encode_jpeg(picture, 90);
+  EXPECT_LT(bytes.size(), picture.rgb.size() / 4);
+  write_bytes(folder_ / "picture.jpg", {bytes.begin(), bytes.end()});
+  const Image again = decode_image(folder_ / "picture.jpg");
+  ASSERT_EQ(again.rgb.size(), picture.rgb.size());
+  for (std::size_t i = 0; i < picture.rgb.size(); ++i)
+    ASSERT_NEAR(again.rgb[i], picture.rgb[i], 24) << "what colours at half the resolution may lose";
+}
+
 TEST_F(Codec, RefusesToWriteWhereItCannot) {
   write_bytes(folder_ / "file", "x");
   EXPECT_THROW(write_png(folder_ / "file" / "picture.png", formula_picture(2, 2)), ConfigError);

@@ -1,84 +1,40 @@
+#include <cmath>
 #include <csignal>
 #include <limits>
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/interrupt.hpp"
-#include "clip_lora/train/evaluate.hpp"
-#include "clip_lora/train/metrics.hpp"
-#include "clip_lora/train/trainer.hpp"
-#include "support/close.hpp"
 #include "support/throws.hpp"
-#include "train_setting.hpp"
+#include "train_trainer_setting.hpp"
 
 namespace clip_lora::testing {
 namespace {
 
 using ::testing::HasSubstr;
 
-void ignore_progress(const train::Progress&) {}
-
-class TrainerTest : public TrainTest {
- protected:
-  model::Prompts prompts() const { return train::tokenize_prompts(tokenizer_, plain_prompts(), kContext); }
-
-  /// A training of `iterations` of `adapter`.
-  train::TrainingResult train(const lora::Adapter& adapter, std::int64_t iterations,
-                              const train::Validation& validation = {}) {
-    engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = iterations});
-    auto loader = training_loader();
-    return train::train(step, adapter, train::batches_of(loader), clip_, iterations, validation, ignore_progress);
-  }
-
-  double accuracy() {
-    auto loader = evaluation_loader();
-    const auto predictions = train::evaluate(clip_, train::class_features(clip_, tokenizer_, plain_prompts()),
-                                             loader, [](std::int64_t) {});
-    return train::compute_metrics(predictions, 6).accuracy();
-  }
-
-  /// A validation that finds `accuracies`, one after the other, and keeps what the adapter was at each.
-  train::Validation scripted(const lora::Adapter& adapter, std::vector<double> accuracies,
-                             train::Select select) {
-    return {.every = 2,
-            .accuracy =
-                [this, &adapter, accuracies = std::move(accuracies)] {
-                  seen_.push_back(snapshot(adapter.state_dict()));
-                  return accuracies.at(seen_.size() - 1);
-                },
-            .select = select};
-  }
-
-  static void expect_identical(const io::StateDict& actual, const io::StateDict& expected) {
-    ASSERT_EQ(actual.size(), expected.size());
-    for (const auto& [name, tensor] : expected) EXPECT_TRUE(identical(actual.at(name), tensor)) << name;
-  }
-
-  std::vector<io::StateDict> seen_;
-};
-
-std::vector<std::int64_t> iterations_of(const train::TrainingResult& result) {
-  std::vector<std::int64_t> iterations;
-  for (const auto& point : result.validation) iterations.push_back(point.iteration);
-  return iterations;
-}
-
 TEST_F(TrainerTest, RunsItsIterationsAndReportsEach) {
   const lora::Adapter adapter(clip_, {});
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 7});
   auto loader = training_loader();
   std::vector<std::int64_t> images;
-  const auto result = train::train(step, adapter, train::batches_of(loader), clip_, 7, {}, [&](const train::Progress& progress) {
+  double last_loss = 0.0;
+  const auto check = [&](const train::Progress& progress) {
     images.push_back(progress.images);
     EXPECT_EQ(progress.iteration, static_cast<std::int64_t>(images.size()));
     EXPECT_EQ(progress.total, 7);
     EXPECT_EQ(progress.learning_rate, step.learning_rate());
-    EXPECT_GT(progress.loss(), 0.0);
-  });
+    last_loss = progress.loss();
+    EXPECT_GT(last_loss, 0.0);
+  };
+  const auto result =
+      train::train(step, adapter, train::batches_of(loader), clip_, {.iterations = 7, .on_progress = check});
   // Eleven pictures in batches of four: the last of an epoch has three and counts as an iteration.
   EXPECT_EQ(images, (std::vector<std::int64_t>{4, 8, 11, 15, 19, 22, 26}));
   EXPECT_EQ(step.iteration(), 7);
   EXPECT_TRUE(result.validation.empty());
   EXPECT_EQ(result.selected_iteration, 7);
+  EXPECT_EQ(result.images, 26);
+  EXPECT_EQ(result.loss, last_loss);
 }
 
 TEST_F(TrainerTest, LooksEveryFewIterationsAndAfterTheLast) {
@@ -122,10 +78,12 @@ TEST_F(TrainerTest, AtALookTheModelEvaluatesWithTheAdapterMerged) {
     ++looks;
     return 0.0;
   };
-  train::train(step, adapter, train::batches_of(loader), clip_, 2, {.every = 1, .accuracy = look}, [&](const train::Progress&) {
+  const auto check = [&](const train::Progress&) {
     EXPECT_TRUE(clip_->is_training());
     expect_identical(model::state_dict(clip_), weights);
-  });
+  };
+  train::train(step, adapter, train::batches_of(loader), clip_,
+               {.iterations = 2, .validation = {.every = 1, .accuracy = look}, .on_progress = check});
   EXPECT_EQ(looks, 2);
   EXPECT_TRUE(clip_->is_training());
   expect_identical(model::state_dict(clip_), weights);
@@ -180,19 +138,61 @@ TEST_F(TrainerTest, ALossThatIsNotFiniteIsAnErrorAtTheEnd) {
   EXPECT_THAT(message_of<Error>([&] { train(adapter, 2); }), HasSubstr("not finite"));
 }
 
-TEST_F(TrainerTest, ASignalStopsTrainingBetweenTwoIterations) {
+TEST_F(TrainerTest, MeasuresEveryFewIterationsAndTheLast) {
+  const lora::Adapter adapter(clip_, {});
+  engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 7});
+  auto loader = training_loader();
+  std::vector<train::Measurement> measurements;
+  std::vector<double> losses, norms;
+  const auto note = [&](const train::Progress& progress) {
+    losses.push_back(progress.loss());
+    double squares = 0.0;
+    for (const auto& [name, tensor] : adapter.state_dict()) {
+      squares += tensor.grad().to(at::kDouble).square().sum().item<double>();
+    }
+    norms.push_back(std::sqrt(squares));
+  };
+  const auto record = [&](const train::Measurement& measurement) { measurements.push_back(measurement); };
+  train::train(
+      step, adapter, train::batches_of(loader), clip_,
+      {.iterations = 7, .measuring = {.every = 3, .images = 11, .record = record}, .on_progress = note});
+  ASSERT_EQ(measurements.size(), 3U);
+  const std::vector<std::int64_t> iterations = {3, 6, 7};
+  const std::vector<double> epochs = {1.0, 2.0, 26.0 / 11.0};  // of 4, 4, 3, 4, 4, 3 and 4 pictures
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto index = static_cast<std::size_t>(iterations[i] - 1);
+    EXPECT_EQ(measurements[i].iteration, iterations[i]);
+    EXPECT_EQ(measurements[i].epoch, epochs[i]);
+    EXPECT_EQ(measurements[i].loss, losses[index]);
+    EXPECT_NEAR(measurements[i].gradient_norm, norms[index], 1e-5 * norms[index]);  // summed in float32
+    EXPECT_EQ(measurements[i].learning_rate, engine::cosine_learning_rate({}, iterations[i] - 1, 7));
+    EXPECT_EQ(measurements[i].loss_scale, 1.0);
+    EXPECT_GT(measurements[i].images_per_second, 0.0);
+  }
+}
+
+TEST_F(TrainerTest, ASignalStopsTrainingBetweenTwoIterationsWithACheckpoint) {
   const lora::Adapter adapter(clip_, {});
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 50});
   auto loader = training_loader();
   catch_interrupts();  // last test of this program: the signal stays pending
-  const auto run = [&] {
-    train::train(step, adapter, train::batches_of(loader), clip_, 50, {}, [](const train::Progress& progress) {
-      if (progress.iteration == 3) std::raise(SIGINT);
-    });
+  std::vector<std::int64_t> saved, measured;
+  train::TrainingPlan plan;
+  plan.iterations = 50;
+  plan.checkpoints = {.every = 100,
+                      .save = [&](const train::TrainingState& state) { saved.push_back(state.iteration); }};
+  plan.measuring = {.every = 2, .images = 11, .record = [&](const train::Measurement& measurement) {
+                      measured.push_back(measurement.iteration);
+                    }};
+  plan.on_progress = [](const train::Progress& progress) {
+    if (progress.iteration == 3) std::raise(SIGHUP);
   };
+  const auto run = [&] { train::train(step, adapter, train::batches_of(loader), clip_, plan); };
   EXPECT_THAT(message_of<Interrupted>(run), HasSubstr("3"));
   EXPECT_EQ(step.iteration(), 3);
-  EXPECT_EQ(pending_interrupt(), SIGINT);
+  EXPECT_EQ(saved, (std::vector<std::int64_t>{3})) << "a checkpoint of the last moment";
+  EXPECT_EQ(measured, (std::vector<std::int64_t>{2})) << "what was measured before it is recorded";
+  EXPECT_EQ(pending_interrupt(), SIGHUP);
 }
 
 }  // namespace

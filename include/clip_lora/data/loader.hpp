@@ -34,7 +34,8 @@ struct TrainingLoaderOptions {
   std::uint64_t seed = 1;            ///< of order, crops and flips
   int workers = hardware_workers();  ///< threads that decode and resize
   std::uint64_t image_memory_bytes =
-      0;  ///< of decoded images that may stay in memory; 0: half of what is free
+      0;                             ///< of decoded images that may stay in memory; 0: half of what is free
+  std::int64_t skipped_batches = 0;  ///< the first batches, which a resumed training has seen already
 };
 
 /// Endless shuffled epochs of augmented images: the last batch of an epoch may be smaller. One crop and one
@@ -73,6 +74,9 @@ struct EvaluationLoaderOptions {
   /// size and time. What is damaged or out of date is decoded again and replaced, and any number of processes
   /// may make the same file. What cannot be written is warned of once.
   std::filesystem::path cache_folder = {};
+  /// Whether another process, of any machine, that makes the same file at the moment is waited for, instead
+  /// of decoding the images too.
+  bool wait_for_cache = false;
   /// Views of the same items and preprocessing that this pass reads, and fills in where they are missing; not
   /// beside a cache_folder, which serves later passes too.
   std::shared_ptr<EvaluationViews> views = nullptr;

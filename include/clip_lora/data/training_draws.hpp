@@ -20,6 +20,7 @@ struct TrainingDrawsOptions {
   int workers = hardware_workers();  ///< threads that decode
   at::Device device = at::kCPU;      ///< where the decoded images stay
   std::uint64_t store_bytes = 0;     ///< that they may take there
+  std::int64_t skipped_batches = 0;  ///< the first batches, which a resumed training has seen already
 };
 
 /// What one iteration looks at, before the views are cut out. As many labels as requests.

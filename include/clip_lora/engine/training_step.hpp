@@ -3,11 +3,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "clip_lora/engine/optimiser.hpp"
 #include "clip_lora/image/preprocess.hpp"
+#include "clip_lora/io/state_dict.hpp"
 #include "clip_lora/lora/adapter.hpp"
 #include "clip_lora/model/clip.hpp"
 
@@ -30,6 +32,13 @@ struct TrainingStepOptions {
   bool share_prefix = true;          ///< what all prompts begin with is computed once
   std::int64_t memory_bytes =
       0;  ///< that activations may take; 0: what is free on a CUDA device, no limit on the CPU
+};
+
+/// What an iteration measured.
+struct Measurements {
+  double loss = 0.0;           ///< the batch's mean, before the update
+  double gradient_norm = 0.0;  ///< Euclidean, of all gradients together, without the loss scale
+  double loss_scale = 1.0;     ///< that the gradients were computed with; 1 unless in float16
 };
 
 /// One iteration of CLIP-LoRA: encode all prompts and the batch's images, cross-entropy, gradients of A's and
@@ -55,6 +64,19 @@ class TrainingStep {
   /// Forward and backward only: leaves the gradients (times the loss scale) in the adapter's parameters'
   /// .grad.
   at::Tensor compute_gradients(const at::Tensor& images, const at::Tensor& labels);
+
+  /// Has what the last run() measured copied to the host, and returns at once; what it returns waits until
+  /// it has arrived, which it will have soon after the next iterations.
+  std::function<Measurements()> measure() const;
+
+  /// All that changes from iteration to iteration, copied to the CPU: `parameters`, `first_moments` and
+  /// `second_moments` [n] float32, `counters` [4] float64 (see ops::AdamWState), `dropout_state` [2] int64
+  /// (seed, passes). Waits for the device.
+  io::StateDict state() const;
+  /// Goes on from where state() was taken of a step of the same model, adapter options and
+  /// TrainingStepOptions: what is run from now on is, bit for bit, what that step would have run. Throws
+  /// CheckpointError for tensors that are missing, of another shape or type, or that no step can be in.
+  void load_state(const io::StateDict& state);
 
   std::int64_t iteration() const;
   double learning_rate() const;  ///< of the next iteration

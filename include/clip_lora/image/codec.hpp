@@ -30,4 +30,7 @@ ImageSize read_image_size(const std::filesystem::path& path);
 /// Writes `image` losslessly as PNG, atomically. Throws ConfigError if the path cannot be written.
 void write_png(const std::filesystem::path& path, const Image& image);
 
+/// `image` as a JPEG file's bytes, colours at half the resolution. quality: 1 … 100.
+std::vector<std::uint8_t> encode_jpeg(const Image& image, int quality);
+
 }  // namespace clip_lora::image

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "clip_lora/data/dataset.hpp"
 #include "clip_lora/data/loader.hpp"
 #include "clip_lora/data/training_draws.hpp"
 #include "clip_lora/engine/training_step.hpp"
+#include "clip_lora/io/state_dict.hpp"
 #include "clip_lora/lora/adapter.hpp"
 
 namespace clip_lora::train {
@@ -56,18 +58,66 @@ struct ValidationPoint {
   double accuracy = 0.0;  ///< percent
 };
 
+/// All that a training needs to go on from one of its iterations as if nothing had happened.
+struct TrainingState {
+  io::StateDict step;                       ///< engine::TrainingStep::state()
+  std::int64_t iteration = 0;               ///< finished iterations
+  std::int64_t images = 0;                  ///< seen so far
+  double loss = 0.0;                        ///< of the last iteration
+  std::vector<ValidationPoint> validation;  ///< the looks so far
+  ValidationPoint best = {};                ///< with Select::kBest the one that counts so far
+  at::Tensor best_parameters = {};          ///< its adapter, [n] float32 on the CPU: Adapter::parameters()
+                                            ///< one after the other; undefined before the first look
+};
+
+/// Keeps a training's state on the way.
+struct Checkpoints {
+  std::int64_t every = 0;  ///< iterations between two, and one after the last; 0: none
+  std::function<void(const TrainingState&)> save = {};  ///< what it throws ends the training
+  std::optional<TrainingState> resumed = {};            ///< to go on from
+};
+
+/// What is known of one iteration.
+struct Measurement {
+  std::int64_t iteration = 0;      ///< from 1
+  double epoch = 0.0;              ///< passes over the training images, with this iteration
+  double loss = 0.0;               ///< the batch's mean, before the update
+  double learning_rate = 0.0;      ///< of its update
+  double images_per_second = 0.0;  ///< since the measurement before, without looks and checkpoints
+  double gradient_norm = 0.0;      ///< see engine::Measurements
+  double loss_scale = 1.0;         ///< likewise
+};
+
+/// Watches a training without waiting for the device.
+struct Measuring {
+  std::int64_t every = 0;   ///< iterations between two, and one after the last; 0: none
+  std::int64_t images = 1;  ///< in an epoch
+  std::function<void(const Measurement&)> record = {};  ///< gets them in order, a few iterations late
+};
+
+/// How long a training is, and what happens on the way.
+struct TrainingPlan {
+  std::int64_t iterations = 1;
+  Validation validation = {};
+  Checkpoints checkpoints = {};
+  Measuring measuring = {};
+  std::function<void(const Progress&)> on_progress = {};  ///< after each iteration
+};
+
 struct TrainingResult {
   std::vector<ValidationPoint> validation;
   std::int64_t selected_iteration = 0;  ///< whose adapter the model has now
+  std::int64_t images = 0;              ///< seen in all
+  double loss = 0.0;                    ///< of the last iteration
 };
 
-/// Runs `iterations` iterations of `step`, which trains `adapter` of `clip`, on what `next_batch` gives.
-/// `on_progress` is called after each. Looks at the validation split change nothing of the training. Throws
-/// Interrupted between two iterations once a signal is pending, and Error if the loss is no longer finite at
-/// the end of training.
+/// Runs `step`, which trains `adapter` of `clip`, on what `next_batch` gives. Looks at the validation split,
+/// checkpoints and measurements change nothing of the training. Goes on from plan.checkpoints.resumed if that
+/// is there: `next_batch` then has to begin behind as many batches. Throws Interrupted between two iterations
+/// or in a look once a signal is pending, having saved a checkpoint if there are to be any; and Error if the
+/// loss is no longer finite at the end of training.
 TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
-                     model::Clip& clip, std::int64_t iterations, const Validation& validation,
-                     const std::function<void(const Progress&)>& on_progress);
+                     model::Clip& clip, const TrainingPlan& plan);
 
 /// scikit-learn's "balanced" weights, [C] float32 on the CPU: N / (C · count of the class); 0 for a class
 /// without items.
