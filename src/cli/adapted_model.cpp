@@ -84,6 +84,7 @@ AdaptedModel::AdaptedModel(const PictureOptions& options)
       device_(parse_device(options.compute.device)),
       dtype_(parse_precision(options.compute.precision, device_)),
       model_(load_model(model_options(options))) {
+  make_current(device_);
   clip()->to(device_, dtype_);
   if (!adapter_path_.empty()) {
     const lora::LoadedAdapter adapter = lora::load_adapter(adapter_path_, clip(), model_.fingerprint);

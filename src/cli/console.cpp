@@ -86,14 +86,13 @@ void ProgressBar::update(std::int64_t done, const std::function<std::string()>& 
 
 void ProgressBar::draw(std::int64_t done, const std::string& detail) {
   const double fraction = static_cast<double>(done) / static_cast<double>(std::max<std::int64_t>(1, total_));
-  const double left = stopwatch_.seconds() / std::max(fraction, 1e-9) * (1.0 - fraction);
   std::string line = label_ + "  ";
   if (terminal_) {
     const int filled = static_cast<int>(fraction * kBarCells);
     line = "\r" + line + repeated("━", filled) + repeated("╌", kBarCells - filled) + "  ";
   }
-  line += with_commas(done) + " / " + with_commas(total_) + " " + unit_ + "  " + detail + "  " +
-          duration(left) + " left";
+  line += with_commas(done) + " / " + with_commas(total_) + " " + unit_ + "  " + detail;
+  if (done > 0) line += "  " + duration(stopwatch_.seconds() / fraction * (1.0 - fraction)) + " left";
   std::cerr << line << (terminal_ ? "\033[K" : "\n") << std::flush;
   drawn_ = true;
 }

@@ -16,13 +16,16 @@ struct Command {
 };
 
 constexpr std::array kCommands = {
+    Command{"compare", compare_command, "says in what two runs differ, and whether that may be chance"},
     Command{"datasets", datasets_command, "which benchmarks are below a folder, and what is missing"},
     Command{"demo", demo_command, "draws a small data set and adapts a tiny CLIP to it"},
     Command{"embed", embed_command, "writes the image features of pictures"},
     Command{"export", export_command, "writes an adapter or an adapted CLIP for another program"},
     Command{"inspect", inspect_command, "says what a checkpoint or an adapter is"},
     Command{"predict", predict_command, "classifies pictures, and sorts them into folders"},
+    Command{"report", report_command, "gathers results into a table and a page"},
     Command{"split", split_command, "splits class folders into train, val and test"},
+    Command{"sweep", sweep_command, "trains an adapter for each combination of data sets, shots, seeds, …"},
 };
 
 constexpr int kOtherFailure = 1;

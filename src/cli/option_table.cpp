@@ -165,7 +165,36 @@ void OptionTable::add_repeated(const std::string& name, std::vector<std::string>
       throw_wrong_type(name, "an array of strings", value);
     }
   };
+  entries_.push_back({name, flag, from_json, [&field] { return json(field); }, /*repeated=*/true});
+}
+
+void OptionTable::add_words(const std::string& name, std::vector<std::string>& field,
+                            const std::string& help) {
+  CLI::Option* flag = app_->add_option("--" + name, field, help)->group(group_)->type_name("TEXT");
+  flag->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();
+  flag->default_str(CLI::detail::join(field, " "));
+  const auto from_json = [&field, name](const json& value) {
+    std::vector<std::string> words;
+    for (const json& element : value.is_array() ? value : json::array({value})) {
+      if (!element.is_string() && !element.is_number_integer())
+        throw_wrong_type(name, "an array of strings or integers", value);
+      words.push_back(element.is_string() ? element.get<std::string>() : element.dump());
+    }
+    field = words;
+  };
   entries_.push_back({name, flag, from_json, [&field] { return json(field); }});
+}
+
+void OptionTable::add_key(const std::string& name, const std::function<void(const json&)>& from_json,
+                          const std::function<json()>& to_json) {
+  entries_.push_back({name, nullptr, from_json, to_json});
+}
+
+void OptionTable::remove(const std::string& name) {
+  const auto entry =
+      std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == name; });
+  app_->remove_option(entry->flag);
+  entries_.erase(entry);
 }
 
 void OptionTable::add_argument(const std::string& name, std::string& field, const std::string& help) {
@@ -189,7 +218,7 @@ bool OptionTable::parse(const std::vector<std::string>& arguments) {
   }
   refuse_leftovers();
   for (const auto& entry : entries_) {
-    if (entry.flag->count() > 0) given_.insert(entry.name);
+    if (entry.flag != nullptr && entry.flag->count() > 0) given_.insert(entry.name);
   }
   if (!config_path_.empty()) read_config(config_path_);
   return true;
@@ -220,6 +249,10 @@ void OptionTable::read_config(const std::filesystem::path& path) {
   } catch (const json::exception& error) {
     throw ConfigError(source + error.what());
   }
+  read(config, source);
+}
+
+void OptionTable::read(const json& config, const std::string& source) {
   if (!config.is_object()) throw ConfigError(source + "expected a JSON object, got " + config.type_name());
   for (const auto& [key, value] : config.items()) {
     const auto entry =
@@ -239,6 +272,32 @@ nlohmann::ordered_json OptionTable::to_json() const {
   nlohmann::ordered_json values;
   for (const auto& entry : entries_) values[entry.name] = entry.to_json();
   return values;
+}
+
+std::vector<std::string> OptionTable::words(const nlohmann::ordered_json& defaults) const {
+  const auto word = [](const json& value) {
+    return value.is_string() ? value.get<std::string>() : value.dump();
+  };
+  std::vector<std::string> words;
+  for (const auto& entry : entries_) {
+    const json value = entry.to_json();
+    if (value == json(defaults.at(entry.name))) continue;
+    const std::string flag = "--" + entry.name;
+    if (value.is_boolean()) {
+      words.push_back(value.get<bool>() ? flag : flag + "=false");
+      continue;
+    }
+    if (!value.is_array()) {
+      words.insert(words.end(), {flag, word(value)});
+      continue;
+    }
+    if (!entry.repeated) words.push_back(flag);
+    for (const auto& element : value) {
+      if (entry.repeated) words.push_back(flag);
+      words.push_back(word(element));
+    }
+  }
+  return words;
 }
 
 std::vector<std::string> OptionTable::names() const {

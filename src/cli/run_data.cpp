@@ -7,6 +7,7 @@
 #include "clip_lora/cli/console.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/data/few_shot.hpp"
+#include "clip_lora/data/missing_data.hpp"
 #include "clip_lora/data/own_dataset.hpp"
 
 namespace clip_lora::cli {
@@ -27,33 +28,19 @@ fs::path saved_split(const RunOptions& options) {
 /// Throws DataError for what is meant as a path, ConfigError for a name.
 [[noreturn]] void throw_no_dataset(const std::string& asked) {
   const std::string no_path = "--dataset '" + asked + "': there is no such folder, .csv or .json file";
-  if (asked.find('/') != std::string::npos) throw DataError(no_path);
+  if (asked.find('/') != std::string::npos) throw data::MissingData(no_path);
   const auto names = data::benchmark_names();
   throw ConfigError(no_path + ", nor a data set of this name: expected one of " +
                     join_capped(names, names.size()) + did_you_mean(asked, names));
 }
 
-void find_dataset(RunData& found, const RunOptions& options) {
-  const DataOptions& asked = options.data;
-  found.benchmark = data::find_benchmark(asked.dataset);
-  if (found.benchmark == nullptr && data::is_own_dataset(asked.dataset)) {
-    found.dataset =
-        data::load_own_dataset(asked.dataset, {asked.split, asked.class_names, saved_split(options)});
-  } else if (found.benchmark == nullptr) {
-    throw_no_dataset(asked.dataset);
-  } else {
-    found.dataset = data::load_benchmark(asked.dataset, asked.root_path);
-  }
-  found.warnings = found.dataset.warnings;
-}
-
-void sample(RunData& found, const DataOptions& asked) {
+void sample(RunData& found, const data::Dataset& dataset, const DataOptions& asked) {
   if (!asked.shots) {
-    found.train = std::move(found.dataset.train);
-    found.val = std::move(found.dataset.val);
+    found.train = dataset.train;
+    found.val = dataset.val;
     return;
   }
-  data::FewShot few_shot = data::sample_few_shot(found.dataset, static_cast<int>(*asked.shots), asked.seed);
+  data::FewShot few_shot = data::sample_few_shot(dataset, static_cast<int>(*asked.shots), asked.seed);
   found.train = std::move(few_shot.train);
   found.val = std::move(few_shot.val);
   const auto& short_classes = few_shot.short_classes;
@@ -65,19 +52,21 @@ void sample(RunData& found, const DataOptions& asked) {
       " training images, so that some are drawn more than once: " + join_capped(short_classes));
 }
 
-/// Leaves those of `items` that are there. Throws DataError if any is missing and that is not allowed, or if
-/// all are.
-void settle_missing(RunData& found, std::vector<data::Item>& items, const std::string& split,
-                    const std::string& what, bool allowed) {
-  found.left_out[split] = 0;
-  if (!allowed) return data::require_images(items, what);
+/// Leaves those of `items` that are there, and says how many are not. Throws DataError if any is missing and
+/// that is not allowed, or if all are.
+std::int64_t leave_out_missing(std::vector<data::Item>& items, const std::string& what, bool allowed) {
+  if (!allowed) {
+    data::require_images(items, what);
+    return 0;
+  }
   std::unordered_set<std::string> missing;
   for (const auto& item : data::missing_images(items)) missing.insert(item.image);
-  if (missing.empty()) return;
+  if (missing.empty()) return 0;
   const std::string first = items.front().image;
   const auto left_out = std::erase_if(items, [&](const auto& item) { return missing.contains(item.image); });
-  if (items.empty()) throw DataError(what + ": all of its images are missing, the first is '" + first + "'");
-  found.left_out[split] = static_cast<std::int64_t>(left_out);
+  if (items.empty())
+    throw data::MissingData(what + ": all of its images are missing, the first is '" + first + "'");
+  return static_cast<std::int64_t>(left_out);
 }
 
 /// --allow_missing may take every training image of a class.
@@ -96,11 +85,33 @@ void warn_of_untrained_classes(RunData& found) {
 
 }  // namespace
 
-RunData load_run_data(const RunOptions& options) {
+void KeptDataset::find(const RunOptions& options) {
+  const DataOptions& asked = options.data;
+  const fs::path split_file = saved_split(options);
+  Key key = {asked.dataset,    asked.root_path,   asked.split.test_fraction, asked.split.val_fraction,
+             asked.split.seed, asked.class_names, split_file.string(),       asked.allow_missing};
+  if (key_ == key) return;
+  key_.reset();  // until it is loaded
+  has_test_images_ = false;
+  benchmark_ = data::find_benchmark(asked.dataset);
+  if (benchmark_ == nullptr && data::is_own_dataset(asked.dataset)) {
+    dataset_ = data::load_own_dataset(asked.dataset, {asked.split, asked.class_names, split_file});
+  } else if (benchmark_ == nullptr) {
+    throw_no_dataset(asked.dataset);
+  } else {
+    dataset_ = data::load_benchmark(asked.dataset, asked.root_path);
+  }
+  key_ = std::move(key);
+}
+
+RunData KeptDataset::load(const RunOptions& options) {
+  find(options);
   RunData found;
-  find_dataset(found, options);
-  sample(found, options.data);
-  found.test = std::move(found.dataset.test);
+  found.dataset.name = dataset_.name;
+  found.dataset.class_names = dataset_.class_names;
+  found.benchmark = benchmark_;
+  found.warnings = dataset_.warnings;
+  sample(found, dataset_, options.data);
   const bool trains = !options.output.eval_only;
   const bool validates = trains && options.training.eval_every > 0;
   if (!validates) found.val.clear();
@@ -109,9 +120,12 @@ RunData load_run_data(const RunOptions& options) {
                       found.dataset.name + "' has no validation images to look at");
   }
   const bool allowed = options.data.allow_missing;
-  if (trains) settle_missing(found, found.train, "train", "training images", allowed);
-  if (validates) settle_missing(found, found.val, "val", "validation images", allowed);
-  settle_missing(found, found.test, "test", "test split", allowed);
+  if (trains) found.left_out["train"] = leave_out_missing(found.train, "training images", allowed);
+  if (validates) found.left_out["val"] = leave_out_missing(found.val, "validation images", allowed);
+  if (!has_test_images_) test_left_out_ = leave_out_missing(dataset_.test, "test split", allowed);
+  has_test_images_ = true;
+  found.test = dataset_.test;
+  found.left_out["test"] = test_left_out_;
   warn_of_untrained_classes(found);
   return found;
 }

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "clip_lora/cli/run_options.hpp"
@@ -13,7 +15,7 @@ namespace clip_lora::cli {
 
 /// The pictures of one run.
 struct RunData {
-  data::Dataset dataset;
+  data::Dataset dataset;                       ///< names and warnings; its lists are those below
   const data::Benchmark* benchmark = nullptr;  ///< nullptr: own data
   std::vector<data::Item> train;               ///< the few-shot sample, or all
   std::vector<data::Item>
@@ -24,8 +26,26 @@ struct RunData {
   std::vector<std::string> warnings;
 };
 
-/// Finds the data set, samples it, and checks that the images are there that the run needs. Throws
-/// ConfigError, DataError.
-RunData load_run_data(const RunOptions& options);
+/// The data set of the run before, which the next one mostly has too: its lists are read and its test images
+/// looked for once.
+class KeptDataset {
+ public:
+  /// Finds the data set, samples it, and checks that the images are there that the run needs. Throws
+  /// ConfigError, DataError.
+  RunData load(const RunOptions& options);
+
+ private:
+  /// Everything that decides which data set it is and which of its test images are asked for.
+  using Key =
+      std::tuple<std::string, std::string, double, double, std::int64_t, std::string, std::string, bool>;
+
+  void find(const RunOptions& options);
+
+  std::optional<Key> key_;
+  data::Dataset dataset_;
+  const data::Benchmark* benchmark_ = nullptr;
+  std::int64_t test_left_out_ = 0;
+  bool has_test_images_ = false;  ///< they have been looked for
+};
 
 }  // namespace clip_lora::cli

@@ -101,6 +101,8 @@ void TrainingOptions::validate() const {
 }
 
 void OutputOptions::validate() const {
+  require(variant != "." && variant != ".." && variant.find('/') == std::string::npos, "--variant",
+          "'" + variant + "'", "the name of a folder, without folders above it");
   require(!filename.empty() && filename.find('/') == std::string::npos, "--filename", "'" + filename + "'",
           "a file name without folders");
   if (eval_only && save_path.empty() && adapter.empty()) {
@@ -109,6 +111,17 @@ void OutputOptions::validate() const {
   }
   if (save_predictions && save_path.empty())
     throw ConfigError("--save_predictions needs --save_path, the folder to save under");
+  require(checkpoint_every >= 0, "--checkpoint_every", checkpoint_every, "at least 0 (0: none)");
+  require(log_every >= 0, "--log_every", log_every, "at least 0 (0: never)");
+  if (checkpoint_every > 0 && save_path.empty())
+    throw ConfigError("--checkpoint_every needs --save_path, the folder to save under");
+  if (resume && save_path.empty())
+    throw ConfigError("--resume needs --save_path, the folder that the training was checkpointed under");
+  if (resume && eval_only) throw ConfigError("--resume and --eval_only exclude each other");
+  if (tensorboard && save_path.empty())
+    throw ConfigError("--tensorboard needs --save_path, the folder to save under");
+  if (tensorboard && log_every == 0)
+    throw ConfigError("--tensorboard needs --log_every above 0, iterations between two points");
 }
 
 void ComputeOptions::validate() const {
@@ -169,7 +182,7 @@ std::filesystem::path RunOptions::result_folder(const std::string& dataset) cons
     }
   }
   const std::string shots = data.shots ? std::to_string(*data.shots) : kAllShots;
-  return std::filesystem::path(output.save_path) / backbone / dataset / (shots + "shots") /
+  return std::filesystem::path(output.save_path) / backbone / dataset / (shots + "shots") / output.variant /
          ("seed" + std::to_string(data.seed));
 }
 
@@ -257,10 +270,19 @@ void bind(OptionTable& table, RunOptions& options) {
       "adapter to go on from, or with --eval_only to evaluate: the authors' .pt, a PEFT folder, or ours");
   table.add("save_path", options.output.save_path,
             "folder for adapter and results; without it they are printed only");
+  table.add("variant", options.output.variant,
+            "folder between that of the shots and that of the seed, for runs of other settings");
   table.add("filename", options.output.filename, "name of the adapter's file, .pt is added");
   table.add("eval_only", options.output.eval_only, "evaluate the saved adapter instead of training one");
   table.add("save_predictions", options.output.save_predictions,
             "also save predictions.csv: what the adapted model says of each test image");
+  table.add("checkpoint_every", options.output.checkpoint_every,
+            "iterations between two checkpoints of the training, and one when a signal stops it; 0: none");
+  table.add("resume", options.output.resume,
+            "go on from the training's checkpoint if there is one, to the same adapter as without a pause");
+  table.add("log_every", options.output.log_every,
+            "iterations between two lines of metrics.jsonl, beside the adapter; 0: none");
+  table.add("tensorboard", options.output.tensorboard, "also write them to tensorboard/, for TensorBoard");
 
   table.group("Computing");
   table.add("device", options.compute.device, "auto, cpu, cuda or cuda:N");

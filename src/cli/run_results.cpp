@@ -7,6 +7,8 @@
 #include <numeric>
 
 #include "clip_lora/cli/console.hpp"
+#include "clip_lora/core/device.hpp"
+#include "clip_lora/core/memory.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/io/json_text.hpp"
 #include "prediction_text.hpp"
@@ -88,10 +90,14 @@ ordered_json confusion_json(const train::Metrics& metrics) {
   return entries;
 }
 
-ordered_json training_json(const TrainingReport& training) {
+ordered_json training_json(const TrainingReport& training,
+                           const std::optional<train::TrainingState>& resumed) {
+  ordered_json resumed_from;
+  if (resumed) resumed_from = {{"iteration", resumed->iteration}, {"images", resumed->images}};
   return {{"iterations", training.iterations},
           {"images", training.images},
           {"images_seen", training.images_seen},
+          {"resumed_from", resumed_from},
           {"loss", training.loss},
           {"selected_iteration", training.result.selected_iteration}};
 }
@@ -102,6 +108,13 @@ ordered_json validation_json(const TrainingReport& training) {
     points.push_back({{"iteration", point.iteration}, {"accuracy", point.accuracy}});
   }
   return points;
+}
+
+ordered_json memory_json(at::Device device) {
+  const auto gpu = peak_memory_bytes(device);
+  const std::uint64_t resident = peak_resident_bytes();
+  return {{"peak_gpu_bytes", gpu ? ordered_json(*gpu) : ordered_json()},
+          {"peak_resident_bytes", resident > 0 ? ordered_json(resident) : ordered_json()}};
 }
 
 std::string readable(const ordered_json& value) {
@@ -143,15 +156,19 @@ std::vector<std::string> mistakes(const train::Metrics& metrics,
 }
 
 void write_predictions(const std::filesystem::path& file, const std::vector<data::Item>& items,
-                       const train::Predictions& predictions, const std::vector<std::string>& class_names) {
+                       const train::Predictions& predictions,
+                       const std::optional<train::Predictions>& zero_shot,
+                       const std::vector<std::string>& class_names) {
   const auto classes = predictions.classes.accessor<std::int64_t, 2>();
   const auto probabilities = predictions.probabilities.accessor<float, 2>();
+  const at::Tensor likeliest = zero_shot ? zero_shot->classes.select(1, 0) : predictions.labels;
+  const auto untouched = likeliest.accessor<std::int64_t, 1>();
   std::string text = "path,label,predicted,probability";
   for (std::int64_t place = 1; place < classes.size(1); ++place) {
     const std::string rank = std::to_string(place + 1);
     text += ",predicted_" + rank + ",probability_" + rank;
   }
-  text += "\n";
+  text += zero_shot ? ",zero_shot_predicted\n" : "\n";
   for (std::size_t i = 0; i < items.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i);
     text += csv_field(items[i].image) + "," + csv_field(name_of(class_names, items[i].label));
@@ -159,6 +176,7 @@ void write_predictions(const std::filesystem::path& file, const std::vector<data
       text += "," + csv_field(name_of(class_names, classes[row][place])) + "," +
               fixed(static_cast<double>(probabilities[row][place]), 6);
     }
+    if (zero_shot) text += "," + csv_field(name_of(class_names, untouched[row]));
     text += "\n";
   }
   io::write_atomically(file, text);

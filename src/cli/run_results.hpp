@@ -1,7 +1,10 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,11 +24,17 @@ nlohmann::ordered_json per_class_json(const train::Metrics& metrics,
 /// [[label, predicted label, count]] of the confusion matrix's entries that are not 0.
 nlohmann::ordered_json confusion_json(const train::Metrics& metrics);
 
-/// What was trained on, for how long, and which adapter was kept.
-nlohmann::ordered_json training_json(const TrainingReport& training);
+/// What was trained on, for how long, after which checkpoint if it went on from one (else null), and which
+/// adapter was kept.
+nlohmann::ordered_json training_json(const TrainingReport& training,
+                                     const std::optional<train::TrainingState>& resumed);
 
 /// [{iteration, accuracy}] of the looks at the validation split.
 nlohmann::ordered_json validation_json(const TrainingReport& training);
+
+/// {peak_gpu_bytes, peak_resident_bytes}: the most memory since it was last reset; null where there is none
+/// to tell of.
+nlohmann::ordered_json memory_json(at::Device device);
 
 /// JSON for people: a value stands on one line if it is small and nothing is nested in it.
 std::string readable(const nlohmann::ordered_json& value);
@@ -37,9 +46,12 @@ bool is_imbalanced(const train::Metrics& metrics);
 /// nothing did.
 std::vector<std::string> mistakes(const train::Metrics& metrics, const std::vector<std::string>& class_names);
 
-/// Writes predictions.csv (RFC 4180), one line per item: path, label, predicted, probability, and the next
-/// likely classes with theirs. Throws ConfigError if it cannot be written.
+/// Writes predictions.csv (RFC 4180), one line per item: path, label, predicted, probability, the next likely
+/// classes with theirs, and last, if `zero_shot` is there, what the untouched model predicted. Throws
+/// ConfigError if it cannot be written.
 void write_predictions(const std::filesystem::path& file, const std::vector<data::Item>& items,
-                       const train::Predictions& predictions, const std::vector<std::string>& class_names);
+                       const train::Predictions& predictions,
+                       const std::optional<train::Predictions>& zero_shot,
+                       const std::vector<std::string>& class_names);
 
 }  // namespace clip_lora::cli

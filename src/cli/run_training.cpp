@@ -10,24 +10,27 @@
 
 #include "clip_lora/cli/console.hpp"
 #include "clip_lora/core/device.hpp"
+#include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/loader.hpp"
 #include "clip_lora/data/training_draws.hpp"
 #include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/train/evaluate.hpp"
+#include "metrics_log.hpp"
 
 namespace clip_lora::cli {
 namespace {
 
 constexpr double kBytesPerGib = 1024.0 * 1024.0 * 1024.0;
 
-data::TrainingLoaderOptions loader_options(const RunOptions& options) {
+data::TrainingLoaderOptions loader_options(const RunOptions& options, std::int64_t skipped_batches) {
   data::TrainingLoaderOptions loader;
   loader.batch_size = static_cast<int>(options.training.batch_size);
   loader.seed = static_cast<std::uint64_t>(options.data.seed);
   loader.workers = options.images.worker_count();
   loader.image_memory_bytes = static_cast<std::uint64_t>(options.images.memory_gib * kBytesPerGib);
+  loader.skipped_batches = skipped_batches;
   return loader;
 }
 
@@ -49,10 +52,10 @@ engine::TrainingStepOptions step_options(const RunOptions& options, const RunDat
   return step;
 }
 
-void print_plan(const RunOptions& options, const TrainingReport& report) {
-  std::cout << "plan       " << with_commas(options.epochs()) << " epochs of " << with_commas(report.images)
-            << " images in batches of " << options.training.batch_size << ": "
-            << with_commas(report.iterations) << " iterations" << std::endl;
+void print_plan(const RunOptions& options, std::int64_t images, std::int64_t iterations) {
+  std::cout << "plan       " << with_commas(options.epochs()) << " epochs of " << with_commas(images)
+            << " images in batches of " << options.training.batch_size << ": " << with_commas(iterations)
+            << " iterations" << std::endl;
 }
 
 std::string in_memory(std::size_t kept, std::size_t images) {
@@ -63,9 +66,11 @@ std::string in_memory(std::size_t kept, std::size_t images) {
 /// The training images' batches: cut out on the device where the decoded images fit there, else by the CPU.
 class TrainingImages {
  public:
-  TrainingImages(const RunOptions& options, const RunData& data, const model::LoadedClip& model) {
+  /// skipped_batches: the first ones, which are not wanted.
+  TrainingImages(const RunOptions& options, const RunData& data, const model::LoadedClip& model,
+                 std::int64_t skipped_batches) {
     const at::Device device = model.clip->device();
-    const data::TrainingLoaderOptions loader = loader_options(options);
+    const data::TrainingLoaderOptions loader = loader_options(options, skipped_batches);
     if (device.is_cuda()) {
       const auto free = static_cast<std::uint64_t>(free_memory_bytes(device) / 2);
       draws_ = data::TrainingDraws::make(
@@ -74,7 +79,8 @@ class TrainingImages {
            .seed = loader.seed,
            .workers = loader.workers,
            .device = device,
-           .store_bytes = loader.image_memory_bytes > 0 ? std::min(loader.image_memory_bytes, free) : free});
+           .store_bytes = loader.image_memory_bytes > 0 ? std::min(loader.image_memory_bytes, free) : free,
+           .skipped_batches = skipped_batches});
     }
     if (draws_) return;
     loader_.emplace(data.train, model.preprocessing, loader);
@@ -102,72 +108,157 @@ class TrainingImages {
   std::string note_;
 };
 
-void print_look(std::int64_t iteration, std::int64_t iterations, double accuracy) {
-  std::cout << "validation " << percent(accuracy) << "   after " << with_commas(iteration) << " of "
-            << with_commas(iterations) << " iterations" << std::endl;
-}
+/// One training of a run: what it tells the terminal and leaves in its folder.
+class RunTraining {
+ public:
+  RunTraining(const RunOptions& options, std::int64_t images, const TrainingFiles& files,
+              const TrainingHooks& hooks)
+      : options_(options),
+        files_(files),
+        hooks_(hooks),
+        quiet_(options.compute.quiet),
+        iterations_(options.iterations(images)),
+        iteration_(files.resumed ? files.resumed->iteration : 0),
+        images_before_(files.resumed ? files.resumed->images : 0),
+        bar_("training", "iterations", iterations_, !quiet_) {
+    report_.images = images;
+    report_.iterations = iterations_;
+    if (!files.folder.empty() && options.output.log_every > 0)
+      log_.emplace(files.folder, iteration_, options.output.tensorboard);
+  }
+
+  TrainingReport run(engine::TrainingStep& step, const lora::Adapter& adapter,
+                     const train::NextBatch& next_batch, model::Clip clip) {
+    stopwatch_ = Stopwatch();
+    try {
+      report_.result = train::train(step, adapter, next_batch, clip, plan());
+    } catch (const Interrupted&) {
+      bar_.clear();
+      if (log_ && !checkpointed_iteration(files_.folder)) log_->put_back();
+      throw;
+    }
+    bar_.clear();
+    if (log_) {
+      log_->keep();
+    } else if (!files_.folder.empty()) {
+      MetricsLog::remove(files_.folder);
+    }
+    report_.images_seen = report_.result.images;
+    report_.loss = report_.result.loss;
+    return report_;
+  }
+
+  std::string speed(std::int64_t images) const {
+    return images_per_second(images - images_before_, stopwatch_.seconds() - report_.validation_seconds);
+  }
+
+ private:
+  train::TrainingPlan plan() {
+    train::TrainingPlan plan;
+    plan.iterations = iterations_;
+    plan.validation = {
+        .every = options_.training.eval_every,
+        .accuracy = [this] { return look(); },
+        .select = options_.training.select == "best" ? train::Select::kBest : train::Select::kLast};
+    plan.checkpoints = {.every = files_.folder.empty() ? 0 : options_.output.checkpoint_every,
+                        .save = [this](const train::TrainingState& state) { save(state); },
+                        .resumed = files_.resumed};
+    plan.measuring = {.every = log_ ? options_.output.log_every : 0,
+                      .images = report_.images,
+                      .record = [this](const train::Measurement& measurement) { log_->add(measurement); }};
+    plan.on_progress = [this](const train::Progress& progress) { show(progress); };
+    return plan;
+  }
+
+  void show(const train::Progress& progress) {
+    iteration_ = progress.iteration;
+    if (hooks_.on_iteration) hooks_.on_iteration(iteration_);
+    bar_.update(iteration_, [&] {
+      return "loss " + fixed(progress.loss(), 3) + "  lr " + scientific(progress.learning_rate) + "  " +
+             speed(progress.images);
+    });
+  }
+
+  double look() {
+    const Stopwatch looking;
+    const double accuracy = hooks_.validation_accuracy();
+    report_.validation_seconds += looking.seconds();
+    bar_.clear();
+    if (!quiet_) {
+      std::cout << "validation " << percent(accuracy) << "   after " << with_commas(iteration_) << " of "
+                << with_commas(iterations_) << " iterations" << std::endl;
+    }
+    if (log_) log_->add_validation(iteration_, accuracy);
+    return accuracy;
+  }
+
+  void save(const train::TrainingState& state) {
+    if (hooks_.before_saving) hooks_.before_saving();
+    try {
+      train::write_checkpoint(files_.checkpoint(), {state, files_.settings});
+      cannot_save_ = false;
+    } catch (const ConfigError& error) {  // the training is worth more; the checkpoint before stays
+      bar_.clear();
+      if (!cannot_save_) {
+        log_warning("no checkpoint after iteration " + std::to_string(state.iteration) +
+                    ", nor after later ones unless that is mended: " + error.what());
+      }
+      cannot_save_ = true;
+    }
+  }
+
+  const RunOptions& options_;
+  const TrainingFiles& files_;
+  const TrainingHooks& hooks_;
+  bool quiet_;
+  std::int64_t iterations_;
+  std::int64_t iteration_;      // finished ones
+  std::int64_t images_before_;  // seen before this process began
+  ProgressBar bar_;
+  Stopwatch stopwatch_;
+  std::optional<MetricsLog> log_;
+  bool cannot_save_ = false;  // a checkpoint; said already
+  TrainingReport report_;
+};
 
 }  // namespace
 
 TrainingReport train_adapter(const RunOptions& options, const RunData& data, const model::LoadedClip& model,
                              const lora::Adapter& adapter, const text::Tokenizer& tokenizer,
-                             const text::ClassPrompts& prompts,
-                             const std::function<double()>& validation_accuracy) {
+                             const text::ClassPrompts& prompts, const TrainingFiles& files,
+                             const TrainingHooks& hooks) {
   const bool quiet = options.compute.quiet;
   const Stopwatch whole;
-  model::Clip clip = model.clip;
-  TrainingReport report;
-  report.images = static_cast<std::int64_t>(data.train.size());
-  report.iterations = options.iterations(report.images);
+  const auto image_count = static_cast<std::int64_t>(data.train.size());
+  const std::int64_t iterations = options.iterations(image_count);
   log_detail(with_commas(adapter.parameter_count()) + " trainable parameters in " +
              std::to_string(adapter.blocks().size()) + " blocks");
-  if (!options.data.shots && !quiet) print_plan(options, report);
+  if (!options.data.shots && !quiet) print_plan(options, image_count, iterations);
+  if (files.resumed && !quiet) {
+    std::cout << "resumed    after " << with_commas(files.resumed->iteration) << " of "
+              << with_commas(iterations) << " iterations" << std::endl;
+  }
 
-  TrainingImages images(options, data, model);
+  TrainingImages images(options, data, model, files.resumed ? files.resumed->iteration : 0);
   if (!images.note().empty() && !quiet) std::cout << "images     " << images.note() << std::endl;
   const model::Prompts tokens =
-      train::tokenize_prompts(tokenizer, prompts, clip->architecture().context_length);
+      train::tokenize_prompts(tokenizer, prompts, model.clip->architecture().context_length);
   auto step_settings =
-      step_options(options, data, prompts, model.preprocessing, report.iterations, clip->device());
+      step_options(options, data, prompts, model.preprocessing, iterations, model.clip->device());
   images.describe(step_settings);
-  engine::TrainingStep step(clip, adapter, tokens, step_settings);
-
+  engine::TrainingStep step(model.clip, adapter, tokens, step_settings);
   if (const std::string parts = step.parts(); !parts.empty() && !quiet) {
     std::cout << "memory     activations do not fit: " << parts << ", computed twice" << std::endl;
   }
 
-  const Stopwatch stopwatch;
-  const auto speed = [&] {
-    return images_per_second(report.images_seen, stopwatch.seconds() - report.validation_seconds);
-  };
-  ProgressBar bar("training", "iterations", report.iterations, !quiet);
-  std::int64_t iteration = 0;
-  const auto show = [&](const train::Progress& progress) {
-    iteration = progress.iteration;
-    report.images_seen = progress.images;
-    if (iteration == progress.total) report.loss = progress.loss();
-    bar.update(iteration, [&] {
-      return "loss " + fixed(progress.loss(), 3) + "  lr " + scientific(progress.learning_rate) + "  " +
-             speed();
-    });
-  };
-  const auto look = [&] {
-    const Stopwatch looking;
-    const double accuracy = validation_accuracy();
-    report.validation_seconds += looking.seconds();
-    bar.clear();
-    if (!quiet) print_look(iteration, report.iterations, accuracy);
-    return accuracy;
-  };
-  const train::Validation validation = {
-      options.training.eval_every, look,
-      options.training.select == "best" ? train::Select::kBest : train::Select::kLast};
-  report.result = train::train(step, adapter, images.batches(), clip, report.iterations, validation, show);
-  bar.clear();
+  RunTraining training(options, image_count, files, hooks);
+  const train::NextBatch next_batch = images.batches();
+  const TrainingReport report = training.run(step, adapter, next_batch, model.clip);
   if (quiet) return report;
   std::cout << "training   " << with_commas(report.iterations) << " iterations   loss "
-            << fixed(report.loss, 3) << "   " << speed() << "   " << duration(whole.seconds()) << std::endl;
-  if (validation.select == train::Select::kBest) {
+            << fixed(report.loss, 3) << "   " << training.speed(report.images_seen) << "   "
+            << duration(whole.seconds()) << std::endl;
+  if (options.training.select == "best") {
     std::cout << "selected   the adapter after " << with_commas(report.result.selected_iteration)
               << " iterations" << std::endl;
   }

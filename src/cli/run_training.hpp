@@ -10,6 +10,7 @@
 #include "clip_lora/text/tokenizer.hpp"
 #include "clip_lora/train/trainer.hpp"
 #include "run_data.hpp"
+#include "training_files.hpp"
 
 namespace clip_lora::cli {
 
@@ -23,11 +24,18 @@ struct TrainingReport {
   train::TrainingResult result;
 };
 
-/// Trains `adapter` on data.train with a progress bar, and prints what was done. `validation_accuracy`:
-/// percent, of the model as it stands; called as --eval_every says. Throws as train::train.
+/// What a run does on the way.
+struct TrainingHooks {
+  std::function<double()> validation_accuracy;  ///< percent, of the model as it stands; as --eval_every says
+  std::function<void(std::int64_t iteration)> on_iteration;  ///< after each; what it throws ends the training
+  std::function<void()> before_saving;                       ///< a checkpoint; likewise
+};
+
+/// Trains `adapter` on data.train with a progress bar, from the beginning or from files.resumed on, and
+/// prints what was done. Throws as train::train.
 TrainingReport train_adapter(const RunOptions& options, const RunData& data, const model::LoadedClip& model,
                              const lora::Adapter& adapter, const text::Tokenizer& tokenizer,
-                             const text::ClassPrompts& prompts,
-                             const std::function<double()>& validation_accuracy);
+                             const text::ClassPrompts& prompts, const TrainingFiles& files,
+                             const TrainingHooks& hooks);
 
 }  // namespace clip_lora::cli

@@ -53,8 +53,8 @@ TEST(Program, OffersTheNearestCommandForAnUnknownOne) {
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_EQ(
       outcome.errors,
-      "clip_lora: unknown command 'dema': expected datasets, demo, embed, export, inspect, predict, split or "
-      "flags (hint: did you mean 'demo'?)\n");
+      "clip_lora: unknown command 'dema': expected compare, datasets, demo, embed, export, inspect, predict, "
+      "report, split, sweep or flags (hint: did you mean 'demo'?)\n");
 }
 
 TEST(Program, OffersTheNearestFlagForAnUnknownOne) {

@@ -41,7 +41,7 @@ TEST(Run, TrainsAndSavesAdapterSettingsAndResultsWithTheDocumentedKeys) {
   const Outcome outcome = run_program(task.arguments());
   ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
   EXPECT_THAT(files_in(task.result_folder()),
-              UnorderedElementsAre("lora_weights.pt", "config.json", "results.json"));
+              UnorderedElementsAre("lora_weights.pt", "config.json", "results.json", "metrics.jsonl"));
 
   const json results = json::parse(read_bytes(task.result_folder() / "results.json"));
   EXPECT_THAT(keys(results), IsSupersetOf({"zero_shot_accuracy", "accuracy", "seconds", "versions", "device",

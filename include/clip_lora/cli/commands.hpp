@@ -29,9 +29,21 @@ int datasets_command(const std::vector<std::string>& arguments);
 /// DataError.
 int split_command(const std::vector<std::string>& arguments);
 
+/// `clip_lora sweep --datasets …`: many runs, some of which may be done. Returns 0, or 1 if runs failed;
+/// throws ConfigError, DataError, CheckpointError, Interrupted.
+int sweep_command(const std::vector<std::string>& arguments);
+
 /// `clip_lora predict IMAGES… --adapter A`: classifies pictures. Returns 0, or 3 if pictures had to be
 /// skipped; throws ConfigError, DataError, CheckpointError, Interrupted.
 int predict_command(const std::vector<std::string>& arguments);
+
+/// `clip_lora report DIR`: gathers the results below a folder into results.csv, results.md and report.html.
+/// What cannot be read is warned of. Returns 0; throws DataError if nothing can be read, ConfigError.
+int report_command(const std::vector<std::string>& arguments);
+
+/// `clip_lora compare RUN_A RUN_B`: settings that differ, accuracies, and McNemar's test of the saved
+/// predictions. Returns 0; throws DataError, ConfigError.
+int compare_command(const std::vector<std::string>& arguments);
 
 /// `clip_lora embed IMAGES…`: writes image features. Returns and throws as predict_command.
 int embed_command(const std::vector<std::string>& arguments);

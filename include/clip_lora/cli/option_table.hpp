@@ -44,6 +44,14 @@ class OptionTable {
   /// an array of strings, or one.
   void add_repeated(const std::string& name, std::vector<std::string>& field, const std::string& help);
 
+  /// Several words of which each may be a number; in JSON an array of strings and integers, or one of them.
+  void add_words(const std::string& name, std::vector<std::string>& field, const std::string& help);
+  /// A JSON key without a flag. `from_json` may throw ConfigError.
+  void add_key(const std::string& name, const std::function<void(const nlohmann::json&)>& from_json,
+               const std::function<nlohmann::json()>& to_json);
+  /// Takes an option out again, flag and key.
+  void remove(const std::string& name);
+
   /// The word without a flag that the command wants, e.g. PATH; no JSON key.
   void add_argument(const std::string& name, std::string& field, const std::string& help);
   /// The words without a flag, at least one, e.g. IMAGES; no JSON key.
@@ -54,6 +62,10 @@ class OptionTable {
   /// values of a wrong type.
   bool parse(const std::vector<std::string>& arguments);
 
+  /// Reads a configuration at hand: keys and values as of a file. What was read or given before stays. Throws
+  /// ConfigError, whose message begins with `source`.
+  void read(const nlohmann::json& config, const std::string& source);
+
   /// True if `--print_config` was given.
   bool print_config() const { return print_config_; }
 
@@ -63,12 +75,16 @@ class OptionTable {
   /// Every option by its name, as the fields stand now.
   nlohmann::ordered_json to_json() const;
 
+  /// The words of a command line that give these values to a table that stands as `defaults`, its to_json().
+  std::vector<std::string> words(const nlohmann::ordered_json& defaults) const;
+
  private:
   struct Entry {
     std::string name;
-    CLI::Option* flag;
+    CLI::Option* flag;                                     // nullptr: a key only
     std::function<void(const nlohmann::json&)> from_json;  // throws ConfigError
     std::function<nlohmann::json()> to_json;
+    bool repeated = false;  // on a command line once for each of its values
   };
 
   template <typename T>

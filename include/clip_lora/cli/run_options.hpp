@@ -73,9 +73,14 @@ struct TrainingOptions {
 struct OutputOptions {
   std::string adapter;    ///< what to start from or evaluate, in any format; empty: a fresh one
   std::string save_path;  ///< empty: results are printed only
+  std::string variant;    ///< folder that tells runs of other settings apart; empty: none
   std::string filename = "lora_weights";  ///< of the adapter, without `.pt`
   bool eval_only = false;                 ///< evaluate `adapter`, or the saved one, instead of training
-  bool save_predictions = false;  ///< what the adapted model says of each test image, as predictions.csv
+  bool save_predictions = false;      ///< what the adapted model says of each test image, as predictions.csv
+  std::int64_t checkpoint_every = 0;  ///< iterations between two checkpoints of the training; 0: none
+  bool resume = false;                ///< go on from the checkpoint, if there is one
+  std::int64_t log_every = 10;        ///< iterations between two lines of metrics.jsonl; 0: no such file
+  bool tensorboard = false;           ///< the same for TensorBoard
 
   void validate() const;
 };
@@ -114,8 +119,9 @@ struct RunOptions {
   std::int64_t epochs() const;
   /// Iterations in all on `training_images` images per epoch. Throws ConfigError for too many.
   std::int64_t iterations(std::int64_t training_images) const;
-  /// `<save_path>/<backbone>/<dataset>/<shots>shots/seed<seed>` (all of them: `allshots`), the backbone
-  /// lower-cased and without `/` and `-`. `dataset`: data::Dataset::name.
+  /// `<save_path>/<backbone>/<dataset>/<shots>shots/seed<seed>` (all of them: `allshots`), with `<variant>/`
+  /// before the seed if there is one, the backbone lower-cased and without `/` and `-`. `dataset`:
+  /// data::Dataset::name.
   std::filesystem::path result_folder(const std::string& dataset) const;
 };
 

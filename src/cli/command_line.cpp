@@ -1,0 +1,28 @@
+#include "command_line.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "clip_lora/cli/option_table.hpp"
+
+namespace clip_lora::cli {
+
+std::string shell_quoted(const std::string& word) {
+  constexpr const char* kPlain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string quoted = "'";
+  for (const char character : word) quoted += character == '\'' ? "'\\''" : std::string(1, character);
+  return quoted + "'";
+}
+
+std::string command_line(RunOptions options) {
+  RunOptions untouched;
+  OptionTable defaults("", "");
+  bind(defaults, untouched);
+  OptionTable table("", "");
+  bind(table, options);
+  std::string line = "clip_lora";
+  for (const auto& word : table.words(defaults.to_json())) line += " " + shell_quoted(word);
+  return line;
+}
+
+}  // namespace clip_lora::cli

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <string>
+
+#include "clip_lora/cli/run_options.hpp"
+
+namespace clip_lora::cli {
+
+/// `word` as a POSIX shell reads it back: in quotes where it needs them.
+std::string shell_quoted(const std::string& word);
+
+/// `clip_lora --dataset …`, the command that repeats a run: every option that is not as it is by default, in
+/// the order of the help text, for a POSIX shell.
+std::string command_line(RunOptions options);
+
+}  // namespace clip_lora::cli

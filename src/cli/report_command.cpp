@@ -1,0 +1,110 @@
+#include <filesystem>
+#include <iostream>
+
+#include "clip_lora/cli/commands.hpp"
+#include "clip_lora/cli/console.hpp"
+#include "clip_lora/cli/option_table.hpp"
+#include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/log.hpp"
+#include "clip_lora/io/atomic_file.hpp"
+#include "published.hpp"
+#include "report_page.hpp"
+#include "report_text.hpp"
+
+namespace clip_lora::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kMostThumbnails = 100;
+
+struct ReportOptions {
+  std::string folder;
+  std::string out;  // empty: `folder`
+  std::string title = "CLIP-LoRA results";
+  std::string published;  // file; empty: the figures that are part of the program
+  std::int64_t thumbnails = 6;
+
+  void validate() const;
+  fs::path out_folder() const { return out.empty() ? folder : out; }
+};
+
+void ReportOptions::validate() const {
+  if (thumbnails < 0 || thumbnails > kMostThumbnails) {
+    throw ConfigError("--thumbnails " + std::to_string(thumbnails) + ": expected 0 to " +
+                      std::to_string(kMostThumbnails));
+  }
+}
+
+void bind(OptionTable& table, ReportOptions& options) {
+  table.add_argument("DIR", options.folder, "folder with results at any depth, e.g. a --save_path");
+  table.add("out", options.out, "folder for results.csv, results.md and report.html; unset: DIR");
+  table.add("title", options.title, "heading of the page");
+  table.add("published", options.published,
+            "JSON file of published figures, as configs/published.json; unset: that file's");
+  table.add("thumbnails", options.thumbnails,
+            "pictures that adaptation fixed, and as many that it broke, shown per data set; 0: none");
+}
+
+SavedRuns find_runs(const ReportOptions& options) {
+  SavedRuns found = find_saved_runs(options.folder);
+  for (const auto& reason : found.skipped) log_warning("skipped: " + reason);
+  if (found.runs.empty()) {
+    throw DataError(
+        "'" + options.folder + "': there are no results to report, expected results.json at any depth" +
+        (found.skipped.empty() ? "" : "; " + std::to_string(found.skipped.size()) + " were skipped"));
+  }
+  return found;
+}
+
+void print_groups(const ResultTable& table) {
+  for (const auto& group : table.groups) {
+    std::cout << printable(group.label()) << "   zero-shot "
+              << fixed(group.zero_shot_average().summary.mean, 2);
+    for (const std::int64_t shots : group.shots) {
+      const ResultAverage average = group.average(shots);
+      std::cout << "   " << shots_name(shots) << (shots == 1 ? " shot " : " shots ")
+                << (average.complete ? fixed(average.summary.mean, 2) : std::string("–"));
+      const std::string lacking = group.lacking_seeds(average.seeds);
+      if (average.complete && !lacking.empty()) std::cout << " (" << lacking << ")";
+    }
+    std::cout << "\n";
+  }
+}
+
+}  // namespace
+
+int report_command(const std::vector<std::string>& arguments) {
+  ReportOptions options;
+  OptionTable table("clip_lora report",
+                    "Gathers the results below a folder into a table (results.csv, results.md) and a page "
+                    "(report.html).");
+  bind(table, options);
+  if (!table.parse(arguments)) return 0;
+  if (table.print_config()) {
+    std::cout << table.to_json().dump(2) << "\n";
+    return 0;
+  }
+  options.validate();
+  const auto published = read_published(options.published);
+  const SavedRuns found = find_runs(options);
+  const ResultTable results = tabulate(found.runs, published);
+  const std::string page =
+      report_page(found, results, {options.title, static_cast<std::size_t>(options.thumbnails)});
+
+  const fs::path out = options.out_folder();
+  io::write_atomically(out / "results.csv", results_csv(results));
+  io::write_atomically(out / "results.md", results_markdown(results));
+  io::write_atomically(out / "report.html", page);
+  std::cout << "read       " << with_commas(static_cast<std::int64_t>(found.runs.size()))
+            << (found.runs.size() == 1 ? " run" : " runs");
+  if (!found.skipped.empty()) std::cout << ", " << found.skipped.size() << " skipped";
+  if (!found.failed.empty()) std::cout << ", " << found.failed.size() << " failed";
+  std::cout << "\n";
+  print_groups(results);
+  std::cout << "saved      " << (out / "").string() << "   results.csv   results.md   report.html "
+            << fixed(static_cast<double>(page.size()) / 1e6, 2) << " MB" << std::endl;
+  return 0;
+}
+
+}  // namespace clip_lora::cli

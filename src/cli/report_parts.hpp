@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "chart.hpp"
+#include "report_page.hpp"
+
+// The parts of the page that report_page() puts together; each is markup.
+namespace clip_lora::cli {
+
+/// Lines of a legend: what a line of a chart means.
+struct LegendEntry {
+  LineKind kind = LineKind::kMarked;
+  std::string style;
+  int mark = 0;
+  std::string label;
+};
+std::string legend(const std::vector<LegendEntry>& entries);
+
+/// A cell of a table with its number: <td data-key="accuracy" data-value="84.9312">84.93</td>. `place` are
+/// further attributes.
+std::string figure_cell(double value, int decimals, const std::string& key, const std::string& place = "");
+
+/// Attributes that say of what a mean is: the group's index, the data set ("" for the average), the shots (""
+/// for none).
+std::string place(std::size_t group, const std::string& dataset, const std::string& shots);
+
+/// A table in a box of its own that scrolls sideways.
+std::string scrolling(const std::string& table);
+
+/// How much there is, how good it is, and what is missing.
+std::string summary_part(const SavedRuns& found, const ResultTable& table);
+
+/// The averages over data sets, a row per group; "" for a single group.
+std::string averages_part(const ResultTable& table);
+
+/// The table of one group: data sets by shots, with what is published.
+std::string group_part(const ResultGroup& group, std::size_t index);
+
+/// Accuracy against shots: the average over data sets, and each data set.
+std::string curves_part(const ResultTable& table);
+
+/// The loss over the training of `runs`, and the looks at the validation images; "" if nothing was written
+/// down.
+std::string training_part(const std::vector<const SavedRun*>& runs);
+
+/// Gains and losses class by class, and what was taken for what.
+std::string classes_part(const ClassResults& results);
+
+/// Pictures that adaptation fixed and broke, at most `count` of each, of at most `budget` bytes, which are
+/// taken off it; a line that says why where there are none.
+std::string pictures_part(const SavedRun& run, std::size_t count, std::size_t& budget);
+
+/// Time, memory and accuracies of every run, and its command; those that do not fit into `budget` bytes are
+/// counted.
+std::string runs_part(const ResultTable& table, std::size_t budget);
+
+}  // namespace clip_lora::cli

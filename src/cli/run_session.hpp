@@ -1,0 +1,59 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "clip_lora/cli/load_model.hpp"
+#include "clip_lora/cli/run.hpp"
+#include "clip_lora/data/evaluation_views.hpp"
+#include "clip_lora/text/prompts.hpp"
+#include "clip_lora/text/tokenizer.hpp"
+#include "clip_lora/train/evaluate.hpp"
+#include "run_data.hpp"
+
+namespace clip_lora::cli {
+
+/// What runs that follow each other in one process have in common. Each part is that of the run before, and
+/// is made anew where the next run needs another.
+class RunSession::Kept {
+ public:
+  /// The model of `options` on the device and in the type that they ask for. Runs take a copy, which shares
+  /// the weights, and leave those as they were.
+  const Model& model(const RunOptions& options);
+
+  KeptDataset dataset;
+
+  const text::Tokenizer& tokenizer();
+
+  /// Decoded test images: those of the run before if the lists are the same.
+  std::shared_ptr<data::EvaluationViews> test_views(const std::vector<data::Item>& items,
+                                                    const image::Preprocessing& preprocessing);
+
+  /// What the untouched model says of the test images.
+  struct ZeroShot {
+    std::vector<data::Item> items;
+    image::Preprocessing preprocessing;
+    text::ClassPrompts prompts;
+    bool tf32 = false;
+    train::Predictions predictions;
+  };
+  /// That of the run before if it is what `wanted` describes; else nullptr.
+  const train::Predictions* zero_shot(const ZeroShot& wanted) const;
+  void keep(ZeroShot zero_shot) { zero_shot_ = std::move(zero_shot); }
+
+ private:
+  using ModelKey = std::tuple<std::string, std::string, std::string, std::string, std::string>;
+
+  std::optional<ModelKey> model_key_;
+  Model model_;
+  std::optional<text::Tokenizer> tokenizer_;
+  std::vector<data::Item> viewed_items_;
+  image::Preprocessing viewed_preprocessing_;
+  std::shared_ptr<data::EvaluationViews> views_;
+  std::optional<ZeroShot> zero_shot_;
+};
+
+}  // namespace clip_lora::cli

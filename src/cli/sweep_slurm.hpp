@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+
+#include "sweep_options.hpp"
+
+namespace clip_lora::cli {
+
+/// Writes `<save_path>/sweep.sbatch`, an array job of at most MaxArraySize tasks that does the `runs` runs of
+/// a sweep, and `<save_path>/sweep.json`, its configuration. Each task does a part of the runs; shortly
+/// before its time is up it is told to end as by SIGTERM, and with --checkpoint_every queued again. Returns
+/// the script's path. Throws ConfigError.
+std::filesystem::path write_slurm_script(const SweepOptions& options, std::size_t runs);
+
+}  // namespace clip_lora::cli
