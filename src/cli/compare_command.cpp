@@ -189,10 +189,6 @@ int compare_command(const std::vector<std::string>& arguments) {
       "saved predictions whether that may be chance.");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   options.validate();
   Comparison comparison;
   comparison.first = read_run(options.runs[0]);

@@ -227,10 +227,6 @@ int datasets_command(const std::vector<std::string>& arguments) {
       "Says which of the benchmarks are below a folder, what is missing, and what to do about it.");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   options.validate();
   std::vector<Report> reports = make_reports(options);
   if (options.verify)

@@ -94,10 +94,6 @@ int demo_command(const std::vector<std::string>& arguments) {
       "in paint only.");
   bind(table, demo);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   const RunOptions options = run_options(demo);
   options.validate();
   parse_device(demo.device);  // a device that is not there is told before anything is written

@@ -1,5 +1,4 @@
 #include <filesystem>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "clip_lora/cli/commands.hpp"
@@ -40,10 +39,6 @@ int embed_command(const std::vector<std::string>& arguments) {
   table.add_arguments("IMAGES", options.pictures.images, "files, folders, patterns, or -");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   return embed(options) == 0 ? 0 : kSkippedFiles;
 }
 

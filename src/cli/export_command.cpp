@@ -1,5 +1,3 @@
-#include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "clip_lora/cli/commands.hpp"
 #include "clip_lora/cli/export.hpp"
@@ -48,10 +46,6 @@ int export_command(const std::vector<std::string>& arguments) {
                     "Writes an adapter in another format, or a CLIP with it merged in for other programs.");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   export_model(options);
   return 0;
 }

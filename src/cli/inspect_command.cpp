@@ -186,10 +186,6 @@ int inspect_command(const std::vector<std::string>& arguments) {
   OptionTable table("clip_lora inspect", "Says what a checkpoint or an adapter is, and whether the two fit.");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   options.model.validate();
   std::error_code ignored;
   if (!fs::exists(options.path, ignored))

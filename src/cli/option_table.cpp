@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <fstream>
+#include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -221,7 +222,8 @@ bool OptionTable::parse(const std::vector<std::string>& arguments) {
     if (entry.flag != nullptr && entry.flag->count() > 0) given_.insert(entry.name);
   }
   if (!config_path_.empty()) read_config(config_path_);
-  return true;
+  if (print_config_) std::cout << to_json().dump(2) << "\n";
+  return !print_config_;
 }
 
 void OptionTable::refuse_leftovers() const {

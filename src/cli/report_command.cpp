@@ -81,10 +81,6 @@ int report_command(const std::vector<std::string>& arguments) {
                     "(report.html).");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   options.validate();
   const auto published = read_published(options.published);
   const SavedRuns found = find_runs(options);

@@ -1,5 +1,3 @@
-#include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "clip_lora/cli/commands.hpp"
 #include "clip_lora/cli/option_table.hpp"
@@ -15,10 +13,6 @@ int run_command(const std::vector<std::string>& arguments) {
                         command_list());
   bind(table, options);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   options.given = table.given();
   run(options);
   return 0;

@@ -74,10 +74,6 @@ int split_command(const std::vector<std::string>& arguments) {
       "writes that as a split file.");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return 0;
-  }
   options.validate();
   require_free({options.out}, options.force);
   const data::Dataset dataset =

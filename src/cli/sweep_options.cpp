@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <iostream>
 #include <optional>
 #include <regex>
 
@@ -139,10 +138,6 @@ bool parse(SweepOptions& options, const std::vector<std::string>& arguments) {
       "does what is missing; any number of processes and machines may share the folder.");
   bind(table, options);
   if (!table.parse(arguments)) return false;
-  if (table.print_config()) {
-    std::cout << table.to_json().dump(2) << "\n";
-    return false;
-  }
   OptionTable run("", "");
   RunOptions unused;
   bind(run, unused);

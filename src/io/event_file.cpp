@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/process.hpp"
 
 namespace clip_lora::io {
 namespace {
@@ -99,11 +100,6 @@ std::int64_t next_stamp(const fs::path& folder) {
     stamp = std::max(stamp, taken + 1);
   }
   return stamp;
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
 }
 
 [[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {

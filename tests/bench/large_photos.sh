@@ -15,18 +15,8 @@ fi
 programs=$1 count=$2 checkpoint=$3 memory_gib=${4:-2} workers=${5:-$(nproc)}
 epochs=2
 
-# The program `name` in the folder that was given.
-find_program() {
-  local name=$1 place
-  for place in "$programs/$name" "$programs/bin/$name" "$programs/bench/$name"; do
-    if [[ -x $place ]]; then
-      echo "$place"
-      return
-    fi
-  done
-  echo "there is no $name in $programs, its bin/ or bench/" >&2
-  return 1
-}
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "$0")/find_program.sh"
 clip_lora=$(find_program clip_lora)
 bench_loader=$(find_program bench_loader)
 

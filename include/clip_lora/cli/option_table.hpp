@@ -57,17 +57,14 @@ class OptionTable {
   /// The words without a flag, at least one, e.g. IMAGES; no JSON key.
   void add_arguments(const std::string& name, std::vector<std::string>& field, const std::string& help);
 
-  /// Reads the command line. False if help was asked for and has been printed. `--config FILE` is read before
-  /// the flags take effect. Throws ConfigError for unknown flags and keys (the nearest is offered) and for
-  /// values of a wrong type.
+  /// Reads the command line. False if help or, by `--print_config`, the configuration was asked for and has
+  /// been printed. `--config FILE` is read before the flags take effect. Throws ConfigError for unknown flags
+  /// and keys (the nearest is offered) and for values of a wrong type.
   bool parse(const std::vector<std::string>& arguments);
 
   /// Reads a configuration at hand: keys and values as of a file. What was read or given before stays. Throws
   /// ConfigError, whose message begins with `source`.
   void read(const nlohmann::json& config, const std::string& source);
-
-  /// True if `--print_config` was given.
-  bool print_config() const { return print_config_; }
 
   /// The options that the command line or the configuration file names.
   const std::set<std::string>& given() const { return given_; }
