@@ -156,13 +156,6 @@ class Planner {
         " (hint: another --save_path, or --force to do such runs again)");
   }
 
-  /// Of a process that was killed after the last file of a run.
-  static void remove_leftovers(const PlannedRun& run) {
-    io::remove_lease(run.lease());
-    remove_checkpoint(run.folder);
-    io::remove_temporaries(run.folder, io::Abandoned::kOfTheDead);
-  }
-
   /// Loads every data set that is needed, and looks for the images of every run. Like look_at_models() from
   /// the last to the first.
   void look_at_data() {
@@ -278,6 +271,12 @@ std::int64_t SweepPlan::iterations_to_do() const {
   std::int64_t sum = 0;
   for (const auto& run : runs) sum += run.is_done ? 0 : run.iterations;
   return sum;
+}
+
+void remove_leftovers(const PlannedRun& run) {
+  io::remove_lease(run.lease());
+  remove_checkpoint(run.folder);
+  io::remove_temporaries(run.folder, io::Abandoned::kOfAllButLive);
 }
 
 SweepPlan make_plan(const SweepOptions& options, RunSession* session) {

@@ -31,6 +31,10 @@ enum class RunState { kToDo, kDone, kDamaged, kOtherSettings };
 /// Looks at a run's results.json. With kDamaged and kOtherSettings, `reason` says what is wrong with it.
 RunState state_of(const PlannedRun& run, std::string& reason);
 
+/// Removes from the folder of a run that is done what processes left there that were killed: leases,
+/// checkpoints, temporary files.
+void remove_leftovers(const PlannedRun& run);
+
 /// All runs of a sweep, those that are done included.
 struct SweepPlan {
   std::vector<PlannedRun> runs;

@@ -59,6 +59,7 @@ class Worker {
       }
       if (!got_one && !pending_.empty()) wait();
     }
+    remove_leftovers_of_others();
     return outcome_;
   }
 
@@ -89,6 +90,14 @@ class Worker {
     }
     if (is_settled(run)) return Attempt::kSettled;  // between the first look and the lease
     return execute(run, *lease);
+  }
+
+  /// A process that wanted a run's lease may have been killed after another had done the run.
+  void remove_leftovers_of_others() const {
+    for (const auto& run : plan_.runs) {
+      std::error_code ignored;
+      if (fs::exists(run.folder / kResultsFile, ignored)) remove_leftovers(run);
+    }
   }
 
   static void make_folder(const fs::path& folder) {

@@ -10,7 +10,7 @@ namespace clip_lora::testing {
 void expect_to_survive_kills(int seeds, int iterations, int kills, int longest_ms);
 
 /// `processes` that start at once on one folder of `seeds` · 2 runs, two of which believe to be on other
-/// machines. `kills` of them are killed on the way, one of another machine among them. Each run is done once
+/// machines. `kills` of them, those two first, are killed on the way and replaced. Each run is done once
 /// and the cache of decoded images is built once. Fails the test otherwise.
 void expect_to_share(int processes, int seeds, int kills);
 

@@ -9,7 +9,7 @@ TEST(SweepSurvival, OfAHundredSigkillsAtRandomMoments) {
   expect_to_survive_kills(/*seeds=*/12, /*iterations=*/650, /*kills=*/100, /*longest_ms=*/3000);
 }
 
-TEST(SweepSurvival, OfTwoProcesses) { expect_to_share(/*processes=*/2, /*seeds=*/50, /*kills=*/1); }
+TEST(SweepSurvival, OfTwoProcesses) { expect_to_share(/*processes=*/2, /*seeds=*/50, /*kills=*/5); }
 
 TEST(SweepSurvival, OfEightProcesses) { expect_to_share(/*processes=*/8, /*seeds=*/50, /*kills=*/5); }
 
