@@ -17,10 +17,12 @@ namespace {
 
 enum Counter { kIterations, kUpdates, kScale, kUpdatesAtThisScale };
 
-double cosine_rate(const AdamWOptions& options, double iteration) {
-  const double progress = iteration / static_cast<double>(options.total_iterations);
-  const double amplitude = 0.5 * (options.learning_rate - options.final_learning_rate);
-  return options.final_learning_rate + amplitude * (1.0 + std::cos(std::numbers::pi * progress));
+/// Gradients are summed in pieces of so many values, since float32 loses count of more.
+constexpr std::int64_t kNormPiece = std::int64_t{1} << 16;
+
+/// The iterations of half a cosine, at least one.
+double annealed_iterations(const AdamWOptions& options) {
+  return static_cast<double>(std::max<std::int64_t>(options.total_iterations - options.warmup_iterations, 1));
 }
 
 /// Whether the gradients hold an infinity or a NaN; divides them by the scale.
@@ -41,25 +43,36 @@ void adapt_scale(double* counters, const LossScaling& scaling, bool found_inf) {
   if (std::isfinite(static_cast<float>(scale * scaling.growth_factor))) scale *= scaling.growth_factor;
 }
 
+/// Shortens the gradients to the largest norm, as torch.nn.utils.clip_grad_norm_.
+void clip(const at::Tensor& gradients, double largest_norm) {
+  const std::vector<at::Tensor> norms = at::_foreach_norm(gradients.split(kNormPiece));
+  const double norm = at::stack(norms).to(at::kDouble).norm().item<double>();
+  const double factor = largest_norm / (norm + 1e-6);
+  if (!(factor >= 1.0)) gradients.mul_(factor);  // a NaN is passed on
+}
+
 /// On a CPU, where counters are read without waiting for anything.
 void adamw_step_definition(const AdamWState& state, const AdamWOptions& options, const LossScaling& scaling) {
   double* counters = state.counters.mutable_data_ptr<double>();
-  const double rate = cosine_rate(options, counters[kIterations]);
+  const double rate = learning_rate_at(options, static_cast<std::int64_t>(counters[kIterations]));
   counters[kIterations] += 1.0;
   const bool found_inf = scaling.enabled && unscale(state.gradients, counters[kScale]);
   if (scaling.enabled) adapt_scale(counters, scaling, found_inf);
   if (found_inf) return;
+  if (options.largest_gradient_norm > 0.0) clip(state.gradients, options.largest_gradient_norm);
   counters[kUpdates] += 1.0;
   const at::Tensor update = at::full({}, counters[kUpdates], state.parameters.options());
   at::_fused_adamw_(state.parameters, state.gradients, state.first_moments, state.second_moments,
                     /*max_exp_avg_sqs=*/{}, update, rate, options.beta1, options.beta2, options.weight_decay,
                     options.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+  if (state.averages.defined()) state.averages.lerp_(state.parameters, 1.0 - options.average_decay);
 }
 
 void check_buffers(const AdamWState& state) {
   const at::Tensor& parameters = state.parameters;
   for (const at::Tensor* buffer :
-       {&parameters, &state.gradients, &state.first_moments, &state.second_moments}) {
+       {&parameters, &state.gradients, &state.first_moments, &state.second_moments, &state.averages}) {
+    if (buffer == &state.averages && !buffer->defined()) continue;
     TORCH_CHECK(buffer->scalar_type() == at::kFloat && buffer->is_contiguous() &&
                     buffer->numel() == parameters.numel() && buffer->device() == parameters.device(),
                 "adamw_step: expected float32 buffers of ", parameters.numel(), " values on ",
@@ -73,6 +86,17 @@ void check_buffers(const AdamWState& state) {
 
 }  // namespace
 
+double learning_rate_at(const AdamWOptions& options, std::int64_t iteration) {
+  if (iteration < options.warmup_iterations) {
+    return options.learning_rate * static_cast<double>(iteration + 1) /
+           static_cast<double>(options.warmup_iterations);
+  }
+  const double progress =
+      static_cast<double>(iteration - options.warmup_iterations) / annealed_iterations(options);
+  const double amplitude = 0.5 * (options.learning_rate - options.final_learning_rate);
+  return options.final_learning_rate + amplitude * (1.0 + std::cos(std::numbers::pi * progress));
+}
+
 #ifdef CLIP_LORA_WITH_CUDA
 namespace on_cuda {
 namespace {
@@ -85,7 +109,10 @@ AdamWConstants constants_of(const AdamWOptions& options, const LossScaling& scal
   constants.beta1 = options.beta1;
   constants.beta2 = options.beta2;
   constants.epsilon = options.epsilon;
-  constants.total_iterations = static_cast<double>(options.total_iterations);
+  constants.warmup_iterations = static_cast<double>(options.warmup_iterations);
+  constants.annealed_iterations = annealed_iterations(options);
+  constants.largest_gradient_norm = options.largest_gradient_norm;
+  constants.average_weight = 1.0 - options.average_decay;
   constants.scaled = scaling.enabled;
   constants.growth_factor = scaling.growth_factor;
   constants.backoff_factor = scaling.backoff_factor;
@@ -100,12 +127,14 @@ void adamw_step(const AdamWState& state, const AdamWOptions& options, const Loss
   buffers.gradients = state.gradients.const_data_ptr<float>();
   buffers.first_moments = state.first_moments.mutable_data_ptr<float>();
   buffers.second_moments = state.second_moments.mutable_data_ptr<float>();
+  if (state.averages.defined()) buffers.averages = state.averages.mutable_data_ptr<float>();
   buffers.counters = state.counters.mutable_data_ptr<double>();
   buffers.scratch = scratch.mutable_data_ptr();
   buffers.count = state.parameters.numel();
   for (const void* address :
        {static_cast<const void*>(buffers.parameters), static_cast<const void*>(buffers.gradients),
-        static_cast<const void*>(buffers.first_moments), static_cast<const void*>(buffers.second_moments)}) {
+        static_cast<const void*>(buffers.first_moments), static_cast<const void*>(buffers.second_moments),
+        static_cast<const void*>(buffers.averages)}) {
     TORCH_CHECK(reinterpret_cast<std::uintptr_t>(address) % 16 == 0, "adamw_step: buffers begin at 16 bytes");
   }
   launch_adamw(buffers, constants_of(options, scaling), current_stream());

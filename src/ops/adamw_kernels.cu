@@ -20,37 +20,74 @@ struct alignas(16) Factors {
 
 struct Scratch {
   Factors factors;
-  int found_inf[kAdamWCheckBlocks];  // by block of prepare_kernel
+  int found_inf[kAdamWCheckBlocks];   // by block of prepare_kernel
+  double squares[kAdamWCheckBlocks];  // of the gradients, likewise; only where they may be shortened
 };
 static_assert(sizeof(Scratch) == kAdamWScratchBytes);
 
-__device__ Factors factors_of(const AdamWConstants& k, const double* counters) {
-  const double iteration = counters[0], update = counters[1] + 1.0;
+__device__ double rate_of(const AdamWConstants& k, double iteration) {
+  if (iteration < k.warmup_iterations) return k.learning_rate * (iteration + 1.0) / k.warmup_iterations;
+  const double progress = (iteration - k.warmup_iterations) / k.annealed_iterations;
   const double amplitude = 0.5 * (k.learning_rate - k.final_learning_rate);
-  const double rate = k.final_learning_rate + amplitude * (1.0 + cospi(iteration / k.total_iterations));
-  return {k.scaled ? 1.0F / static_cast<float>(counters[2]) : 1.0F,
-          static_cast<float>(1.0 - rate * k.weight_decay),
+  return k.final_learning_rate + amplitude * (1.0 + cospi(progress));
+}
+
+__device__ float unscale_of(const AdamWConstants& k, const double* counters) {
+  return k.scaled ? 1.0F / static_cast<float>(counters[2]) : 1.0F;
+}
+
+__device__ bool shortens(const AdamWConstants& k) { return k.largest_gradient_norm > 0.0; }
+
+/// The sum over a block's threads, the same for all of them and in the same order each time.
+__device__ double sum_of_block(double value) {
+  __shared__ double sums[kThreads];
+  sums[threadIdx.x] = value;
+  __syncthreads();
+#pragma unroll
+  for (unsigned half = kThreads / 2; half > 0; half /= 2) {
+    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    __syncthreads();
+  }
+  return sums[0];
+}
+
+__device__ Factors factors_of(const AdamWConstants& k, const double* counters) {
+  const double rate = rate_of(k, counters[0]), update = counters[1] + 1.0;
+  return {unscale_of(k, counters), static_cast<float>(1.0 - rate * k.weight_decay),
           static_cast<float>(rate / (1.0 - pow(k.beta1, update))),
           static_cast<float>(sqrt(1.0 - pow(k.beta2, update)))};
 }
 
-/// Each block says whether its gradients hold an infinity or a NaN; the first also works out the update's
-/// factors.
+/// Each block says whether its gradients hold an infinity or a NaN and how long they are; the first also
+/// works out the update's factors.
 __global__ void __launch_bounds__(kThreads) prepare_kernel(AdamWBuffers b, AdamWConstants k) {
   Scratch& scratch = *static_cast<Scratch*>(b.scratch);
   if (blockIdx.x == 0 && threadIdx.x == kThreads - 1) scratch.factors = factors_of(k, b.counters);
   bool found = false;
-  if (k.scaled) {
+  float squares = 0.0F;
+  if (k.scaled || shortens(k)) {
+    const float unscale = unscale_of(k, b.counters);
+    const auto look_at = [&](float gradient) {
+      const float g = gradient * unscale;
+      found |= !isfinite(gradient);
+      squares = fmaf(g, g, squares);
+    };
     const auto* fours = reinterpret_cast<const float4*>(b.gradients);
     for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < b.count / 4; i += gridDim.x * kThreads) {
       const float4 g = fours[i];
-      found |= !(isfinite(g.x) && isfinite(g.y) && isfinite(g.z) && isfinite(g.w));
+      look_at(g.x);
+      look_at(g.y);
+      look_at(g.z);
+      look_at(g.w);
     }
-    if (blockIdx.x == 0 && threadIdx.x < b.count % 4)
-      found |= !isfinite(b.gradients[b.count - 1 - threadIdx.x]);
+    if (blockIdx.x == 0 && threadIdx.x < b.count % 4) look_at(b.gradients[b.count - 1 - threadIdx.x]);
   }
-  const int any = __syncthreads_or(found);
+  // Without a loss scale there is nothing to lower, and an update with infinities is made.
+  const int any = __syncthreads_or(found && k.scaled);
   if (threadIdx.x == 0) scratch.found_inf[blockIdx.x] = any;
+  if (!shortens(k)) return;
+  const double sum = sum_of_block(squares);
+  if (threadIdx.x == 0) scratch.squares[blockIdx.x] = sum;
 }
 
 /// The counters after an iteration, as torch.amp.GradScaler and CosineAnnealingLR count.
@@ -69,9 +106,18 @@ __device__ void count_iteration(double* counters, const AdamWConstants& k, bool 
   if (isfinite(static_cast<float>(counters[2] * k.growth_factor))) counters[2] *= k.growth_factor;
 }
 
+/// What gradients are multiplied by so that they are not longer than the largest norm, as clip_grad_norm_ has
+/// it. For all threads of a block.
+__device__ float shortening_of(const Scratch& scratch, const AdamWConstants& k, int check_blocks) {
+  const bool own = static_cast<int>(threadIdx.x) < check_blocks;
+  const double norm = sqrt(sum_of_block(own ? scratch.squares[threadIdx.x] : 0.0));
+  const double factor = k.largest_gradient_norm / (norm + 1e-6);
+  return factor >= 1.0 ? 1.0F : static_cast<float>(factor);  // a NaN is passed on
+}
+
 struct Coefficients {
   Factors factors;
-  float one_minus_beta1, beta2, one_minus_beta2, epsilon;
+  float one_minus_beta1, beta2, one_minus_beta2, epsilon, average_weight;
 };
 
 __device__ __forceinline__ void update(float& parameter, float gradient, float& m, float& v,
@@ -83,6 +129,12 @@ __device__ __forceinline__ void update(float& parameter, float gradient, float& 
   parameter = parameter * c.factors.decay - c.factors.step_size * m / denominator;
 }
 
+/// As ATen's lerp: nothing changes where both agree.
+__device__ __forceinline__ void average(float& mean, float parameter, float weight) {
+  const float difference = parameter - mean;
+  mean = weight < 0.5F ? mean + weight * difference : parameter - difference * (1.0F - weight);
+}
+
 __global__ void __launch_bounds__(kThreads)
     update_kernel(AdamWBuffers b, AdamWConstants k, int check_blocks) {
   const Scratch& scratch = *static_cast<const Scratch*>(b.scratch);
@@ -91,11 +143,17 @@ __global__ void __launch_bounds__(kThreads)
   const bool found_inf = __syncthreads_or(own) != 0;
   if (blockIdx.x == 0 && threadIdx.x == 0) count_iteration(b.counters, k, found_inf);
   if (found_inf) return;
-  const Coefficients c = {scratch.factors, static_cast<float>(1.0 - k.beta1), static_cast<float>(k.beta2),
-                          static_cast<float>(1.0 - k.beta2), static_cast<float>(k.epsilon)};
+  Coefficients c = {scratch.factors,
+                    static_cast<float>(1.0 - k.beta1),
+                    static_cast<float>(k.beta2),
+                    static_cast<float>(1.0 - k.beta2),
+                    static_cast<float>(k.epsilon),
+                    static_cast<float>(k.average_weight)};
+  if (shortens(k)) c.factors.unscale *= shortening_of(scratch, k, check_blocks);
   auto* parameters = reinterpret_cast<float4*>(b.parameters);
   auto* first = reinterpret_cast<float4*>(b.first_moments);
   auto* second = reinterpret_cast<float4*>(b.second_moments);
+  auto* averages = reinterpret_cast<float4*>(b.averages);
   const auto* gradients = reinterpret_cast<const float4*>(b.gradients);
   for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < b.count / 4; i += gridDim.x * kThreads) {
     float4 p = parameters[i], m = first[i], v = second[i];
@@ -107,10 +165,18 @@ __global__ void __launch_bounds__(kThreads)
     parameters[i] = p;
     first[i] = m;
     second[i] = v;
+    if (averages == nullptr) continue;
+    float4 mean = averages[i];
+    average(mean.x, p.x, c.average_weight);
+    average(mean.y, p.y, c.average_weight);
+    average(mean.z, p.z, c.average_weight);
+    average(mean.w, p.w, c.average_weight);
+    averages[i] = mean;
   }
   if (blockIdx.x == 0 && threadIdx.x < b.count % 4) {
     const std::int64_t i = b.count - 1 - threadIdx.x;
     update(b.parameters[i], b.gradients[i], b.first_moments[i], b.second_moments[i], c);
+    if (b.averages != nullptr) average(b.averages[i], b.parameters[i], c.average_weight);
   }
 }
 
@@ -137,7 +203,9 @@ int blocks_for(std::int64_t count, int most) {
 }  // namespace
 
 void launch_adamw(const AdamWBuffers& buffers, const AdamWConstants& constants, cudaStream_t stream) {
-  const int check_blocks = constants.scaled ? blocks_for(buffers.count, kAdamWCheckBlocks) : 1;
+  const int check_blocks = constants.scaled || constants.largest_gradient_norm > 0.0
+                               ? blocks_for(buffers.count, kAdamWCheckBlocks)
+                               : 1;
   prepare_kernel<<<check_blocks, kThreads, 0, stream>>>(buffers, constants);
   const int update_blocks = blocks_for(buffers.count, kUpdateBlocks);
   update_kernel<<<update_blocks, kThreads, 0, stream>>>(buffers, constants, check_blocks);

@@ -16,8 +16,11 @@ struct AdamWConstants {
   double beta1 = 0.0;
   double beta2 = 0.0;
   double epsilon = 0.0;
-  double total_iterations = 1.0;
-  bool scaled = false;  ///< whether the gradients carry the loss scale
+  double warmup_iterations = 0.0;
+  double annealed_iterations = 1.0;    ///< those after the warm-up
+  double largest_gradient_norm = 0.0;  ///< 0: gradients are not shortened
+  double average_weight = 1.0;         ///< what of a parameter goes into its average
+  bool scaled = false;                 ///< whether the gradients carry the loss scale
   double growth_factor = 2.0;
   double backoff_factor = 0.5;
   double growth_interval = 2000.0;
@@ -29,13 +32,14 @@ struct AdamWBuffers {
   const float* gradients = nullptr;
   float* first_moments = nullptr;
   float* second_moments = nullptr;
+  float* averages = nullptr;   ///< none are kept without
   double* counters = nullptr;  ///< [4], see AdamWState
   void* scratch = nullptr;     ///< kAdamWScratchBytes
   std::int64_t count = 0;
 };
 
 constexpr int kAdamWCheckBlocks = 256;
-constexpr int kAdamWScratchBytes = 16 + 4 * kAdamWCheckBlocks;
+constexpr int kAdamWScratchBytes = 16 + 12 * kAdamWCheckBlocks;
 
 void launch_adamw(const AdamWBuffers& buffers, const AdamWConstants& constants, cudaStream_t stream);
 

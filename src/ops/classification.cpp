@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "unit_vectors.hpp"
+
 #ifdef CLIP_LORA_WITH_CUDA
 #include "classification_kernels.hpp"
 #include "on_cuda.hpp"
@@ -9,23 +11,6 @@
 
 namespace clip_lora::ops {
 namespace {
-
-/// Vectors of length one along the last dimension, and what they were divided by.
-struct Unit {
-  at::Tensor vectors;
-  at::Tensor norms;  // [..., 1]
-};
-
-Unit normalise(const at::Tensor& x) {
-  const at::Tensor norms = at::linalg_vector_norm(x, 2, {-1}, /*keepdim=*/true);
-  return {x / norms, norms};
-}
-
-/// The gradient in x of d · (x / |x|): what is left of d across the vector, over its length.
-at::Tensor normalise_backward(const at::Tensor& d, const Unit& unit) {
-  const at::Tensor along = (unit.vectors * d).sum(-1, /*keepdim=*/true);
-  return (d - unit.vectors * along) / unit.norms;
-}
 
 /// Each image's share of the loss: its class's weight over the sum of all images'. [B, 1]
 at::Tensor shares(const at::Tensor& labels, const at::Tensor& class_weights, const at::TensorOptions& type) {
@@ -42,11 +27,11 @@ ClassificationLoss classification_loss_definition(const at::Tensor& image_featur
   // The factor on cosines magnifies rounding, and on a CPU float64 costs nothing beside the towers.
   const at::ScalarType type = image_features.is_cpu() ? at::kDouble : at::kFloat;
   const std::int64_t per_class = options.prompts_per_class, width = text_features.size(1);
-  const Unit images = normalise(image_features.to(type));                               // [B, E]
-  const Unit prompts = normalise(text_features.to(type).view({-1, per_class, width}));  // [C, T, E]
+  const UnitVectors images = unit_vectors(image_features.to(type));                               // [B, E]
+  const UnitVectors prompts = unit_vectors(text_features.to(type).view({-1, per_class, width}));  // [C, T, E]
   // The mean of one unit vector is that vector, whose norm may differ from 1 by rounding only.
-  const Unit classes =
-      per_class == 1 ? Unit{prompts.vectors.squeeze(1), {}} : normalise(prompts.vectors.mean(1));
+  const UnitVectors classes =
+      per_class == 1 ? UnitVectors{prompts.vectors.squeeze(1), {}} : unit_vectors(prompts.vectors.mean(1));
 
   const at::Tensor logits = at::mm(images.vectors, classes.vectors.t()).mul_(options.logit_scale);  // [B, C]
   const at::Tensor log_probabilities = at::log_softmax(logits, 1);
@@ -65,13 +50,14 @@ ClassificationLoss classification_loss_definition(const at::Tensor& image_featur
   if (options.loss_scale.defined()) d_cosines.mul_(options.loss_scale);
   if (needs_image_gradient) {
     const at::Tensor d_units = at::mm(d_cosines, classes.vectors);
-    result.d_image_features = normalise_backward(d_units, images).to(image_features.scalar_type());
+    result.d_image_features = unit_vectors_backward(d_units, images).to(image_features.scalar_type());
   }
   if (needs_text_gradient) {
     at::Tensor d_units = at::mm(d_cosines.t(), images.vectors);  // [C, E]
-    if (per_class > 1) d_units = normalise_backward(d_units, classes).div_(static_cast<double>(per_class));
-    result.d_text_features =
-        normalise_backward(d_units.unsqueeze(1), prompts).view({-1, width}).to(text_features.scalar_type());
+    if (per_class > 1) d_units = unit_vectors_backward(d_units, classes).div_(static_cast<double>(per_class));
+    result.d_text_features = unit_vectors_backward(d_units.unsqueeze(1), prompts)
+                                 .view({-1, width})
+                                 .to(text_features.scalar_type());
   }
   return result;
 }

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
 #include <limits>
 
 #include "clip_lora/ops/adamw.hpp"
@@ -48,18 +49,83 @@ TEST(AdamWStepOnCuda, TakesTwentyStepsAsPyTorchWithAndWithoutAScaler) {
   }
 }
 
+TEST(AdamWStepOnCuda, ShortensGradientsAndKeepsAveragesAsItsDefinition) {
+  CLIP_LORA_NEEDS_GPU();
+  for (const std::int64_t count : {1, 6, 4099, 3000001}) {
+    for (const bool scaled : {false, true}) {
+      // Random gradients are as long as the root of their count: shortened and not.
+      for (const double largest : {1.0, 3.0 * std::sqrt(static_cast<double>(count))}) {
+        ops::AdamWOptions options;
+        options.learning_rate = 1e-2;
+        options.total_iterations = 12;
+        options.warmup_iterations = 5;
+        options.largest_gradient_norm = largest;
+        options.average_decay = 0.9;
+        ops::LossScaling scaling;
+        scaling.enabled = scaled;
+        const auto initial = at::randn({count});
+        auto here = fresh_adamw_state(initial, 1024.0), there = fresh_adamw_state(initial.cuda(), 1024.0);
+        here.averages = initial.clone();
+        there.averages = initial.cuda();
+        for (int t = 0; t < 12; ++t) {
+          here.gradients.normal_().mul_(scaled ? 1024.0 : 1.0);
+          if (scaled && t == 3) here.gradients[count - 1] = std::numeric_limits<float>::infinity();
+          there.gradients.copy_(here.gradients);
+          ops::adamw_step(here, options, scaling);
+          ops::adamw_step(there, options, scaling);
+        }
+        SCOPED_TRACE(::testing::Message()
+                     << count << (scaled ? " scaled, at most " : ", at most ") << largest);
+        EXPECT_TRUE(close(there.parameters, here.parameters, kTolerance));
+        EXPECT_TRUE(close(there.first_moments, here.first_moments, kTolerance));
+        EXPECT_TRUE(close(there.second_moments, here.second_moments, kTolerance));
+        EXPECT_TRUE(close(there.averages, here.averages, kTolerance));
+        EXPECT_TRUE(identical(there.counters, here.counters));
+      }
+    }
+  }
+}
+
+TEST(AdamWStepOnCuda, ShortensToTheSameBitsEachTime) {
+  CLIP_LORA_NEEDS_GPU();
+  ops::AdamWOptions options;
+  options.largest_gradient_norm = 1.0;
+  const auto initial = at::randn({1000003}, at::kCUDA), gradients = at::randn({1000003}, at::kCUDA);
+  at::Tensor first;
+  for (int i = 0; i < 5; ++i) {
+    const auto state = fresh_adamw_state(initial, 1.0);
+    state.gradients.copy_(gradients);
+    ops::adamw_step(state, options, {});
+    if (!first.defined()) first = state.first_moments;
+    EXPECT_TRUE(identical(state.first_moments, first));
+  }
+}
+
+TEST(AdamWStepOnCuda, PassesOnNotANumberWhereGradientsAreShortened) {
+  CLIP_LORA_NEEDS_GPU();
+  ops::AdamWOptions options;
+  options.largest_gradient_norm = 1.0;
+  const auto state = fresh_adamw_state(at::ones({5}, at::kCUDA), 1.0);
+  state.gradients.fill_(1.0);
+  state.gradients[1] = std::numeric_limits<float>::quiet_NaN();
+  ops::adamw_step(state, options, {});
+  EXPECT_TRUE(state.parameters.isnan().all().item<bool>());
+}
+
 TEST(AdamWStepOnCuda, ASkippedUpdateTouchesNoBit) {
   CLIP_LORA_NEEDS_GPU();
   ops::LossScaling scaling;
   scaling.enabled = true;
   const auto initial = at::randn({1003}, at::kCUDA);
-  const auto state = fresh_adamw_state(initial, 1024.0);
+  auto state = fresh_adamw_state(initial, 1024.0);
+  state.averages = at::zeros_like(initial);
   state.gradients.normal_();
   state.gradients[517] = std::numeric_limits<float>::quiet_NaN();
   ops::adamw_step(state, {}, scaling);
   EXPECT_TRUE(identical(state.parameters, initial));
   EXPECT_TRUE(state.first_moments.eq(0).all().item<bool>());
   EXPECT_TRUE(state.second_moments.eq(0).all().item<bool>());
+  EXPECT_TRUE(state.averages.eq(0).all().item<bool>());
   EXPECT_TRUE(identical(state.counters, torch::tensor({1.0, 0.0, 512.0, 0.0}, at::kDouble)));
 }
 

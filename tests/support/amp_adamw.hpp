@@ -1,6 +1,6 @@
 #pragma once
 
-#include <ATen/ATen.h>
+#include <torch/torch.h>
 
 #include <cmath>
 #include <numbers>
@@ -9,13 +9,15 @@
 
 namespace clip_lora::testing {
 
-/// torch.optim.AdamW(fused=True) with CosineAnnealingLR's closed form and, if scaled, torch.amp.GradScaler:
-/// the calls of LibTorch that those make, for one flat parameter.
+/// torch.optim.AdamW(fused=True) with CosineAnnealingLR's closed form, after torch.nn.utils.clip_grad_norm_
+/// if gradients have a largest norm, and, if scaled, torch.amp.GradScaler: the calls of LibTorch that those
+/// make, for one flat parameter and its exponential moving average. Without a warm-up.
 class AmpAdamW {
  public:
   AmpAdamW(const at::Tensor& initial, const ops::AdamWOptions& options, const ops::LossScaling& scaling,
            double initial_scale)
       : parameters(initial.clone()),
+        averages(initial.clone()),
         first_moments(at::zeros_like(initial)),
         second_moments(at::zeros_like(initial)),
         updates(at::zeros({}, initial.options())),
@@ -29,9 +31,12 @@ class AmpAdamW {
     if (scaling_.enabled)
       at::_amp_foreach_non_finite_check_and_unscale_(gradients, found_inf, scale.reciprocal());
     updates.add_(1.0 - found_inf.squeeze());
+    if (options_.largest_gradient_norm > 0.0) clip(gradients);
     at::_fused_adamw_(parameters, gradients, first_moments, second_moments, {}, updates, learning_rate(),
                       options_.beta1, options_.beta2, options_.weight_decay, options_.epsilon, false, false,
                       {}, found_inf);
+    if (found_inf.item<float>() == 0.0F)
+      averages = options_.average_decay * averages + (1.0 - options_.average_decay) * parameters;
     if (scaling_.enabled) {
       at::_amp_update_scale_(scale, growth_tracker, found_inf, scaling_.growth_factor,
                              scaling_.backoff_factor, scaling_.growth_interval);
@@ -39,10 +44,16 @@ class AmpAdamW {
     ++iterations;
   }
 
-  at::Tensor parameters, first_moments, second_moments, updates, scale, growth_tracker;
+  at::Tensor parameters, averages, first_moments, second_moments, updates, scale, growth_tracker;
   std::int64_t iterations = 0;
 
  private:
+  void clip(const at::Tensor& gradients) const {
+    at::Tensor parameter = at::empty_like(parameters);
+    parameter.mutable_grad() = gradients;
+    torch::nn::utils::clip_grad_norm_(parameter, options_.largest_gradient_norm);
+  }
+
   double learning_rate() const {
     const double progress = static_cast<double>(iterations) / static_cast<double>(options_.total_iterations);
     const double range = options_.learning_rate - options_.final_learning_rate;

@@ -88,11 +88,102 @@ TEST(AdamWStep, NeverScalesBeyondFloat32) {
   EXPECT_EQ(state.counters[2].item<double>(), std::ldexp(1.0, 127));
 }
 
+TEST(AdamWStep, ShortensGradientsAndKeepsAveragesAsPyTorch) {
+  constexpr std::int64_t kCount = 70001;  // more than is summed at once
+  auto options = some_options();
+  options.average_decay = 0.9;
+  for (const bool scaled : {false, true}) {
+    ops::LossScaling scaling;
+    scaling.enabled = scaled;
+    const double scale = scaled ? 1024.0 : 1.0;
+    // Random gradients are as long as the root of their count.
+    for (const double largest : {1.0, 0.9999 * std::sqrt(kCount), 2.0 * std::sqrt(kCount)}) {
+      options.largest_gradient_norm = largest;
+      const auto initial = at::randn({kCount});
+      auto state = fresh_adamw_state(initial, scale);
+      state.averages = initial.clone();
+      AmpAdamW expected(initial, options, scaling, scale);
+      for (int t = 0; t < 8; ++t) {
+        auto gradients = at::randn({kCount}) * scale;
+        if (scaled && t == 3) gradients[7] = kInfinity;
+        state.gradients.copy_(gradients);
+        const auto averages_before = state.averages.clone();
+        ops::adamw_step(state, options, scaling);
+        expected.step(gradients);
+        EXPECT_EQ(identical(state.averages, averages_before), scaled && t == 3) << t;
+      }
+      SCOPED_TRACE(::testing::Message() << largest << (scaled ? " scaled" : ""));
+      // Norms that are summed in another order differ by some ulps of float32, and so do sums with a factor.
+      EXPECT_TRUE(close(state.first_moments, expected.first_moments, 1e-6));
+      EXPECT_TRUE(close(state.second_moments, expected.second_moments, 1e-6));
+      EXPECT_TRUE(close(state.parameters, expected.parameters, 1e-6));
+      EXPECT_TRUE(close(state.averages, expected.averages, 1e-6));
+    }
+  }
+}
+
+TEST(AdamWStep, LeavesGradientsAloneThatAreShortEnough) {
+  auto options = some_options();
+  const auto initial = at::randn({1001}), gradients = at::randn({1001});
+  const auto plain = fresh_adamw_state(initial, 1.0), limited = fresh_adamw_state(initial, 1.0);
+  plain.gradients.copy_(gradients);
+  limited.gradients.copy_(gradients);
+  ops::adamw_step(plain, options, {});
+  options.largest_gradient_norm = 100.0;
+  ops::adamw_step(limited, options, {});
+  EXPECT_TRUE(identical(limited.parameters, plain.parameters));
+}
+
+TEST(AdamWStep, PassesOnNotANumberWhereGradientsAreShortened) {
+  auto options = some_options();
+  options.largest_gradient_norm = 1.0;
+  const auto state = fresh_adamw_state(at::ones({3}), 1.0);
+  state.gradients.fill_(1.0);
+  state.gradients[1] = std::nan("");
+  ops::adamw_step(state, options, {});
+  EXPECT_TRUE(state.parameters.isnan().all().item<bool>());  // as the norm is none
+}
+
+TEST(AdamWStep, WarmsUpBeforeTheCosine) {
+  ops::AdamWOptions options;
+  options.learning_rate = 8e-3;
+  options.final_learning_rate = 2e-3;
+  options.warmup_iterations = 4;
+  options.total_iterations = 10;
+  // PyTorch 2.11: SequentialLR of LinearLR(start_factor=1/4, total_iters=3) for 4 iterations, then
+  // CosineAnnealingLR(T_max=6, eta_min=2e-3).
+  const std::vector<double> expected = {
+      0.002, 0.004, 0.006, 0.008, 0.008, 0.007598076211353316, 0.0065, 0.005, 0.0035, 0.002401923788646684};
+  const auto state = fresh_adamw_state(at::zeros({1}), 1.0);
+  for (std::size_t t = 0; t < expected.size(); ++t) {
+    const auto iteration = static_cast<std::int64_t>(t);
+    EXPECT_NEAR(ops::learning_rate_at(options, iteration), expected[t], 1e-15) << t;
+    // AdamW's updates with gradients that never change are as long as the learning rate.
+    state.parameters.fill_(0.0);
+    state.gradients.fill_(1.0);
+    ops::adamw_step(state, options, {});
+    EXPECT_NEAR(-state.parameters.item<double>(), expected[t], 1e-8) << t;
+  }
+}
+
+TEST(AdamWStep, MayEndBeforeTheWarmUpDoes) {
+  ops::AdamWOptions options;
+  options.learning_rate = 1.0;
+  options.warmup_iterations = 500;
+  options.total_iterations = 303;
+  EXPECT_DOUBLE_EQ(ops::learning_rate_at(options, 302), 303.0 / 500.0);
+  options.total_iterations = 500;
+  EXPECT_DOUBLE_EQ(ops::learning_rate_at(options, 500), 1.0);
+}
+
 TEST(AdamWStep, SaysWhichBufferDoesNotFit) {
   auto state = fresh_adamw_state(at::ones({3}), 1.0);
   state.gradients = at::ones({4});
   EXPECT_THROW(ops::adamw_step(state, {}, {}), c10::Error);
   state.gradients = at::ones({3}, at::kHalf);
+  EXPECT_THROW(ops::adamw_step(state, {}, {}), c10::Error);
+  state.gradients = at::ones({3});
+  state.averages = at::ones({2});
   EXPECT_THROW(ops::adamw_step(state, {}, {}), c10::Error);
 }
 
