@@ -34,9 +34,9 @@ struct DatasetsOptions {
 };
 
 void DatasetsOptions::validate() const {
-  const auto known = data::benchmark_names();
+  const auto known = data::surveyed_names();
   for (const auto& name : names) {
-    if (data::find_benchmark(name) != nullptr) continue;
+    if (!data::find_surveyed_name(name).empty()) continue;
     throw ConfigError("--dataset: unknown data set '" + name + "', expected one of " +
                       join_capped(known, known.size()) + did_you_mean(name, known));
   }
@@ -69,14 +69,13 @@ struct Report {
 
 std::vector<Report> make_reports(const DatasetsOptions& options) {
   std::vector<Report> reports;
-  const auto add = [&](const data::Benchmark& benchmark) {
-    const auto is_there = [&](const Report& report) { return report.survey.name == benchmark.name; };
-    if (std::any_of(reports.begin(), reports.end(), is_there)) return;  // named twice
-    reports.push_back({data::survey_benchmark(benchmark, options.root_path), {}});
-  };
-  for (const auto& name : options.names) add(*data::find_benchmark(name));
+  for (const auto& asked : options.names.empty() ? data::surveyed_names() : options.names) {
+    const std::string name = data::find_surveyed_name(asked);
+    const auto is_there = [&](const Report& report) { return report.survey.name == name; };
+    if (std::any_of(reports.begin(), reports.end(), is_there)) continue;  // named twice
+    reports.push_back({data::survey(name, options.root_path), {}});
+  }
   if (!options.names.empty()) return reports;
-  for (const auto& benchmark : data::benchmarks()) add(benchmark);
   std::erase_if(reports, [](const auto& r) { return r.survey.name == kDemo && !r.survey.is_found(); });
   return reports;
 }
@@ -224,7 +223,7 @@ int datasets_command(const std::vector<std::string>& arguments) {
   DatasetsOptions options;
   OptionTable table(
       "clip_lora datasets",
-      "Says which of the benchmarks are below a folder, what is missing, and what to do about it.");
+      "Says which of the data sets are below a folder, what is missing, and what to do about it.");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
   options.validate();

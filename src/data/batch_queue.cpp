@@ -23,23 +23,19 @@ std::size_t rows_of_a_task(std::size_t rows, int workers) {
   return std::max<std::size_t>(1, rows / (8 * static_cast<std::size_t>(workers)));
 }
 
-at::Tensor label_tensor(const std::vector<int>& labels) {
-  at::Tensor tensor = at::empty({static_cast<std::int64_t>(labels.size())}, at::kLong);
-  std::ranges::copy(labels, tensor.data_ptr<std::int64_t>());
-  return tensor;
-}
-
 }  // namespace
 
 BatchQueue::BatchQueue(int batch_size, int workers)
     : wanted_pictures_(pictures_wanted(batch_size, workers)), pool_(workers) {}
 
-void BatchQueue::begin(const std::vector<int>& labels, const at::Tensor& pixels, const WriteRow& write_row) {
-  InWork work{{pixels, label_tensor(labels)}, {}};
+void BatchQueue::begin(Batch batch, const WriteRow& write_row) {
+  const at::Tensor pixels = batch.pixels;
+  const auto rows = static_cast<std::size_t>(batch.labels.numel());
+  InWork work{std::move(batch), {}};
   const auto shared_write_row = std::make_shared<const WriteRow>(write_row);
-  const std::size_t step = rows_of_a_task(labels.size(), pool_.workers());
-  for (std::size_t first = 0; first < labels.size(); first += step) {
-    const std::size_t end = std::min(labels.size(), first + step);
+  const std::size_t step = rows_of_a_task(rows, pool_.workers());
+  for (std::size_t first = 0; first < rows; first += step) {
+    const std::size_t end = std::min(rows, first + step);
     // A task holds the tensor: after an error in one row the batch is given up while others are still being
     // written.
     work.tasks.push_back(pool_.submit([pixels, shared_write_row, first, end] {
@@ -49,7 +45,7 @@ void BatchQueue::begin(const std::vector<int>& labels, const at::Tensor& pixels,
       }
     }));
   }
-  pictures_ += labels.size();
+  pictures_ += rows;
   in_work_.push_back(std::move(work));
 }
 
@@ -59,6 +55,12 @@ Batch BatchQueue::take() {
   pictures_ -= static_cast<std::size_t>(oldest.batch.labels.numel());
   for (auto& task : oldest.tasks) task.get();
   return oldest.batch;
+}
+
+at::Tensor label_tensor(const std::vector<int>& labels) {
+  at::Tensor tensor = at::empty({static_cast<std::int64_t>(labels.size())}, at::kLong);
+  std::ranges::copy(labels, tensor.data_ptr<std::int64_t>());
+  return tensor;
 }
 
 at::Tensor empty_pixels(std::size_t count, int size_px, bool pinned) {

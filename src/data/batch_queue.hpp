@@ -26,8 +26,8 @@ class BatchQueue {
   /// oldest one.
   bool wants_more() const { return pictures_ < wanted_pictures_; }
 
-  /// Begins the batch of `labels`, whose rows are to be written to `pixels` [B, R, R, 3].
-  void begin(const std::vector<int>& labels, const at::Tensor& pixels, const WriteRow& write_row);
+  /// Begins `batch`, whose pixels are still to be written.
+  void begin(Batch batch, const WriteRow& write_row);
 
   /// The oldest batch, once it is whole. Throws what write_row threw for it. Not for an empty queue.
   Batch take();
@@ -45,6 +45,9 @@ class BatchQueue {
   std::deque<InWork> in_work_;
   WorkerPool pool_;
 };
+
+/// [B] int64.
+at::Tensor label_tensor(const std::vector<int>& labels);
 
 /// Pixels for a batch of `count` square pictures, not filled; `pinned`: in page-locked memory.
 at::Tensor empty_pixels(std::size_t count, int size_px, bool pinned = false);

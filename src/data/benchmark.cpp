@@ -4,9 +4,7 @@
 
 #include "benchmark_list.hpp"
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/data/missing_data.hpp"
 #include "paths.hpp"
-#include "text_file.hpp"
 
 namespace clip_lora::data {
 
@@ -33,14 +31,7 @@ const Benchmark* find_benchmark(const std::string& name) {
 }
 
 std::filesystem::path find_folder(const Benchmark& benchmark, const std::filesystem::path& root_path) {
-  std::vector<std::string> tried;
-  for (const std::string& name : benchmark.folders) {
-    const auto folder = root_path / name;
-    if (is_folder(folder)) return folder;
-    tried.push_back(folder.string());
-  }
-  throw MissingData("data set '" + benchmark.name + "': no folder; tried " + join_quoted(tried) +
-                    " (hint: --root_path is the folder that holds them)");
+  return first_folder(benchmark.name, benchmark.folders, root_path);
 }
 
 Dataset load_benchmark(const std::string& name, const std::filesystem::path& root_path) {

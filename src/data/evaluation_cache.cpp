@@ -41,7 +41,7 @@ void append(std::string& bytes, std::string_view text) {
 void append(std::string& bytes, const image::Preprocessing& preprocessing) {
   // Every field by its position: a new one does not compile until it is listed here.
   const auto& [size_px, resize_px, resize_mode, interpolation, orientation, fill_color, rescale_factor, mean,
-               standard_deviation] = preprocessing;
+               standard_deviation, border_px] = preprocessing;
   append(bytes, size_px);
   append(bytes, resize_px);
   append(bytes, resize_mode);
@@ -51,6 +51,7 @@ void append(std::string& bytes, const image::Preprocessing& preprocessing) {
   append(bytes, rescale_factor);
   for (const float value : mean) append(bytes, value);
   for (const float value : standard_deviation) append(bytes, value);
+  if (border_px != 0) append(bytes, border_px);  // files of before it was a field stay known
 }
 
 Key make_key(const std::vector<Item>& items, const image::Preprocessing& preprocessing) {

@@ -66,8 +66,12 @@ void EvaluationLoader::Impl::begin_batches() {
     const std::size_t first = position_;
     position_ += std::min(items_.size() - first, batch_size_);
     std::vector<int> labels;
-    for (std::size_t i = first; i < position_; ++i) labels.push_back(items_[i].label);
-    queue_.begin(labels, pixels_for(first, labels.size()),
+    std::vector<std::int64_t> items;
+    for (std::size_t i = first; i < position_; ++i) {
+      labels.push_back(items_[i].label);
+      items.push_back(static_cast<std::int64_t>(i));
+    }
+    queue_.begin({pixels_for(first, labels.size()), label_tensor(labels), std::move(items)},
                  [this, first](std::size_t row, std::uint8_t* pixels) { write_view(first + row, pixels); });
   }
 }

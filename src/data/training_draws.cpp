@@ -33,6 +33,7 @@ class TrainingDraws::Impl {
       : items_(std::move(items)),
         pictures_(std::move(pictures)),
         preprocessing_(preprocessing),
+        augmentation_(options.augmentation),
         order_(items_.size(), options.batch_size, options.seed) {
     pictures_.decode(options.device, preprocessing.orientation, options.workers);
     order_.skip(options.skipped_batches);
@@ -40,10 +41,13 @@ class TrainingDraws::Impl {
 
   DrawnBatch next() {
     DrawnBatch batch;
+    batch.first_sample = order_.samples();
     for (const TrainingDraw& draw : order_.next()) {
       const DecodedPictures::Picture& picture = pictures_.of_item(draw.item);
       std::mt19937_64 generator(draw.view_seed);
-      const auto view = image::draw_training_view(picture.size.height, picture.size.width, generator);
+      const auto view =
+          image::draw_training_view(picture.size.height, picture.size.width, generator, augmentation_);
+      batch.items.push_back(static_cast<std::int64_t>(draw.item));
       batch.labels.push_back(items_[draw.item].label);
       batch.requests.push_back(make_request(picture, view));
     }
@@ -58,6 +62,7 @@ class TrainingDraws::Impl {
   std::vector<Item> items_;
   DecodedPictures pictures_;
   image::Preprocessing preprocessing_;
+  image::Augmentation augmentation_;
   TrainingOrder order_;
 };
 

@@ -22,6 +22,7 @@ class TrainingLoader::Impl {
   Impl(std::vector<Item> items, const image::Preprocessing& preprocessing,
        const TrainingLoaderOptions& options)
       : preprocessing_(preprocessing),
+        augmentation_(options.augmentation),
         pictures_(std::move(items), preprocessing.orientation, budget_bytes(options), options.workers),
         order_(pictures_.items().size(), options.batch_size, options.seed),
         queue_(options.batch_size, options.workers) {
@@ -46,17 +47,24 @@ class TrainingLoader::Impl {
   void write_view(const TrainingDraw& draw, std::uint8_t* pixels) const;
 
   image::Preprocessing preprocessing_;
+  image::Augmentation augmentation_;
   PictureStore pictures_;
   TrainingOrder order_;
   BatchQueue queue_;  // the last: its threads look at the other members
 };
 
 void TrainingLoader::Impl::begin_batch() {
+  const std::int64_t first_sample = order_.samples();
   std::vector<TrainingDraw> draws = order_.next();
   std::vector<int> labels;
-  for (const TrainingDraw& draw : draws) labels.push_back(pictures_.items()[draw.item].label);
-  const at::Tensor pixels = empty_pixels(draws.size(), preprocessing_.size_px);
-  queue_.begin(labels, pixels, [this, draws = std::move(draws)](std::size_t row, std::uint8_t* out) {
+  std::vector<std::int64_t> items;
+  for (const TrainingDraw& draw : draws) {
+    labels.push_back(pictures_.items()[draw.item].label);
+    items.push_back(static_cast<std::int64_t>(draw.item));
+  }
+  Batch batch = {empty_pixels(draws.size(), preprocessing_.size_px), label_tensor(labels), std::move(items),
+                 first_sample};
+  queue_.begin(std::move(batch), [this, draws = std::move(draws)](std::size_t row, std::uint8_t* out) {
     write_view(draws[row], out);
   });
 }
@@ -64,7 +72,7 @@ void TrainingLoader::Impl::begin_batch() {
 void TrainingLoader::Impl::write_view(const TrainingDraw& draw, std::uint8_t* pixels) const {
   pictures_.with_image(draw.item, [&](const image::Image& image) {
     std::mt19937_64 generator(draw.view_seed);
-    const auto view = image::draw_training_view(image.height, image.width, generator);
+    const auto view = image::draw_training_view(image.height, image.width, generator, augmentation_);
     const image::Image seen = image::training_view(image, view, preprocessing_);
     std::memcpy(pixels, seen.rgb.data(), seen.rgb.size());
   });

@@ -32,6 +32,7 @@ std::vector<TrainingDraw> TrainingOrder::next() {
   std::vector<TrainingDraw> draws(count);
   // A seed per picture, drawn here in order: the views do not depend on who makes which.
   for (TrainingDraw& draw : draws) draw = {order_[position_++], generator_()};
+  samples_ += static_cast<std::int64_t>(count);
   return draws;
 }
 

@@ -25,11 +25,15 @@ class TrainingOrder {
   /// Leaves out as many batches: the next one is the one behind them.
   void skip(std::int64_t batches);
 
+  /// How many items have been drawn or left out.
+  std::int64_t samples() const { return samples_; }
+
  private:
   std::size_t batch_size_;
   std::mt19937_64 generator_;
   std::vector<std::size_t> order_;
   std::size_t position_;  // in order_, of the next batch
+  std::int64_t samples_ = 0;
 };
 
 }  // namespace clip_lora::data

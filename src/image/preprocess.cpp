@@ -8,6 +8,7 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -16,8 +17,7 @@
 namespace clip_lora::image {
 namespace {
 
-constexpr double kMinArea = 0.08;  // of the image's
-constexpr double kMaxArea = 1.0;
+constexpr double kMaxArea = 1.0;         // of the image's
 constexpr double kMinRatio = 3.0 / 4.0;  // width / height
 constexpr double kMaxRatio = 4.0 / 3.0;
 constexpr int kTries = 10;
@@ -45,8 +45,8 @@ int draw_offset(int max, std::mt19937_64& generator) {
   return std::min(max, static_cast<int>(draw_uniform(0.0, max + 1.0, generator)));
 }
 
-std::optional<Box> try_box(int height, int width, std::mt19937_64& generator) {
-  const double area = static_cast<double>(height) * width * draw_uniform(kMinArea, kMaxArea, generator);
+std::optional<Box> try_box(int height, int width, double min_area, std::mt19937_64& generator) {
+  const double area = static_cast<double>(height) * width * draw_uniform(min_area, kMaxArea, generator);
   const double ratio = std::exp(draw_uniform(std::log(kMinRatio), std::log(kMaxRatio), generator));
   const int box_width = round_length(std::sqrt(area * ratio));
   const int box_height = round_length(std::sqrt(area / ratio));
@@ -67,9 +67,9 @@ Box central_box(int height, int width) {
   return box;
 }
 
-Box draw_box(int height, int width, std::mt19937_64& generator) {
+Box draw_box(int height, int width, double min_area, std::mt19937_64& generator) {
   for (int attempt = 0; attempt < kTries; ++attempt) {
-    if (const auto box = try_box(height, width, generator)) return *box;
+    if (const auto box = try_box(height, width, min_area, generator)) return *box;
   }
   return central_box(height, width);
 }
@@ -106,6 +106,20 @@ Axis central_part(std::int64_t length, int size_px) {
   return {0, static_cast<int>(length), (size_px - static_cast<int>(length)) / 2};
 }
 
+/// The picture without its border; one that is all border keeps its central pixels.
+Image inner_part(const Image& image, int border_px) {
+  const int rows = std::min(border_px, (image.height - 1) / 2);
+  const int columns = std::min(border_px, (image.width - 1) / 2);
+  Image inner{image.height - 2 * rows, image.width - 2 * columns, {}};
+  inner.rgb.reserve(static_cast<std::size_t>(inner.height) * static_cast<std::size_t>(inner.width) * 3);
+  for (int row = 0; row < inner.height; ++row) {
+    const auto begin =
+        image.rgb.begin() + (static_cast<std::ptrdiff_t>(rows + row) * image.width + columns) * 3;
+    inner.rgb.insert(inner.rgb.end(), begin, begin + static_cast<std::ptrdiff_t>(inner.width) * 3);
+  }
+  return inner;
+}
+
 /// `part` on a square of fill_color.
 Image padded(const Image& part, int top, int left, const Preprocessing& preprocessing) {
   const auto size_px = static_cast<std::size_t>(preprocessing.size_px);
@@ -132,6 +146,8 @@ constexpr Names<Interpolation, 6> kInterpolations = {{{"nearest", Interpolation:
                                                       {"hamming", Interpolation::kHamming},
                                                       {"bicubic", Interpolation::kBicubic},
                                                       {"lanczos", Interpolation::kLanczos}}};
+constexpr Names<Augmentation, 2> kAugmentations = {
+    {{"clip_lora", Augmentation{}}, {"open_clip", Augmentation{.smallest_scale = 0.9, .flip = false}}}};
 
 template <typename Value, std::size_t kCount>
 std::string name_of(Value value, const Names<Value, kCount>& names) {
@@ -162,6 +178,11 @@ Interpolation parse_interpolation(const std::string& name) {
 }
 
 Image evaluation_view(const Image& image, const Preprocessing& preprocessing) {
+  if (preprocessing.border_px > 0) {
+    Preprocessing without_border = preprocessing;
+    without_border.border_px = 0;
+    return evaluation_view(inner_part(image, preprocessing.border_px), without_border);
+  }
   const int size_px = preprocessing.size_px;
   const Size resized = resized_size(image, preprocessing);
   const Axis rows = central_part(resized.height, size_px);
@@ -195,9 +216,23 @@ void normalise_chw(std::span<const std::uint8_t> rgb, const Preprocessing& prepr
   }
 }
 
-TrainingView draw_training_view(int height, int width, std::mt19937_64& generator) {
-  const Box box = draw_box(height, width, generator);
-  return {box, draw_uniform(0.0, 1.0, generator) < 0.5};
+Augmentation parse_augmentation(const std::string& name) {
+  return parse(name, "augmentation", kAugmentations);
+}
+
+std::string to_string(const Augmentation& augmentation) {
+  for (const auto& [name, known] : kAugmentations) {
+    if (known == augmentation) return name;
+  }
+  std::ostringstream words;
+  words << "scale (" << augmentation.smallest_scale << ", 1), " << (augmentation.flip ? "flip" : "no flip");
+  return words.str();
+}
+
+TrainingView draw_training_view(int height, int width, std::mt19937_64& generator,
+                                const Augmentation& augmentation) {
+  const Box box = draw_box(height, width, augmentation.smallest_scale, generator);
+  return {box, augmentation.flip && draw_uniform(0.0, 1.0, generator) < 0.5};
 }
 
 Image training_view(const Image& image, const TrainingView& view, const Preprocessing& preprocessing) {

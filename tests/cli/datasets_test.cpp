@@ -5,6 +5,7 @@
 #include "cli/program.hpp"
 #include "support/files.hpp"
 #include "support/miniature_benchmarks.hpp"
+#include "support/miniature_shifts.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace clip_lora::testing {
@@ -59,6 +60,40 @@ TEST_F(Datasets, CountsClassesAndImagesOfEachSplit) {
   EXPECT_EQ(cars["splits"]["test"]["images"], 6);
   EXPECT_EQ(cars["complete"], true);
   EXPECT_FALSE(described("imagenet")["splits"].contains("val"));
+}
+
+TEST_F(Datasets, KnowsTheShiftsOfImageNet) {
+  write_wordnet_ids(root_.path());
+  for (const std::string name : {"imagenet_v2", "imagenet_r", "imagenet_sketch", "objectnet", "imagenet_a"}) {
+    EXPECT_THAT(run().line(name), HasSubstr("not found"));
+    write_shift_miniature(root_.path(), name);
+    EXPECT_THAT(run().line(name), HasSubstr("complete"));
+  }
+  EXPECT_EQ(run({"--dataset", "imagenet-a", "objectnet"}).exit_code, 0);
+  EXPECT_EQ(described("imagenet_r")["classes"], 200);
+  EXPECT_EQ(described("imagenet_v2")["splits"], (json{{"test", described("imagenet_v2")["splits"]["test"]}}));
+  EXPECT_EQ(described("imagenet_v2")["splits"]["test"]["images"], 1000);
+  EXPECT_EQ(described("objectnet")["classes"], 3);
+  fs::remove_all(root_ / "objectnet-1.0/mappings");
+  const Outcome outcome = run();
+  EXPECT_EQ(outcome.exit_code, 3);
+  EXPECT_THAT(outcome.line("objectnet"), HasSubstr("cannot be read"));
+  EXPECT_THAT(outcome.output, HasSubstr("has no 'folder_to_objectnet_label.json'"));
+}
+
+TEST_F(Datasets, KnowsTheCaptionedOnes) {
+  for (const std::string name : {"coco", "flickr30k", "flickr8k"}) {
+    write_caption_miniature(root_.path(), name);
+    EXPECT_THAT(run().line(name), HasSubstr("complete"));
+    const json splits = described(name)["splits"];
+    EXPECT_EQ(splits["train"]["images"], 4);
+    EXPECT_EQ(splits["val"]["images"], 2);
+    EXPECT_EQ(splits["test"]["images"], 3);
+  }
+  fs::remove(root_ / "flickr30k/images/101.jpg");
+  const Outcome outcome = run({"--dataset", "flickr30k"});
+  EXPECT_EQ(outcome.exit_code, 3);
+  EXPECT_THAT(outcome.line("flickr30k"), HasSubstr("1 missing"));
 }
 
 TEST_F(Datasets, NamesTheFirstMissingImagesAndFails) {

@@ -142,6 +142,9 @@ TEST_F(EvaluationCache, KnowsListsAndPreprocessingsApart) {
   items_.pop_back();
   EXPECT_TRUE(at::equal(pass(), pass_without_cache()));
   EXPECT_EQ(files().size(), 4U);
+  preprocessing_.border_px = 2;
+  EXPECT_TRUE(at::equal(pass(), pass_without_cache()));
+  EXPECT_EQ(files().size(), 5U);
 }
 
 TEST_F(EvaluationCache, IsMadeAnewIfAViewOrAChecksumIsDamaged) {

@@ -67,6 +67,8 @@ void expect_same_batches(TrainingLoader& one, TrainingLoader& other) {
     const Batch again = other.next();
     EXPECT_TRUE(at::equal(batch.pixels, again.pixels));
     EXPECT_TRUE(at::equal(batch.labels, again.labels));
+    EXPECT_EQ(batch.items, again.items);
+    EXPECT_EQ(batch.first_sample, again.first_sample);
   }
 }
 
@@ -127,6 +129,43 @@ TEST_F(Loader, TrainingSequenceIsTheDocumentedOne) {
         EXPECT_TRUE(is_view(batch.pixels[row], image::training_view(shown, view, preprocessing_)));
       }
     }
+  }
+}
+
+TEST_F(Loader, TrainingSaysWhichItemsABatchHoldsAndHowManyWereDrawnBefore) {
+  for (Item& item : items_) item.label += 10;
+  auto loader = training_loader({.batch_size = 3});
+  std::int64_t drawn = 0;
+  for (int i = 0; i < 9; ++i) {
+    const Batch batch = loader.next();
+    EXPECT_EQ(batch.first_sample, drawn);
+    drawn += batch.labels.numel();
+    std::vector<std::int64_t> labels;
+    for (const std::int64_t item : batch.items) labels.push_back(item + 10);
+    EXPECT_EQ(labels, labels_of(batch));
+  }
+  EXPECT_EQ(drawn, 3 * kItems);
+}
+
+TEST_F(Loader, TrainingTellsItemsApartThatNameOneFile) {
+  for (Item& item : items_) item = {items_[0].image, 0};
+  auto items = training_loader({.batch_size = kItems}).next().items;
+  std::sort(items.begin(), items.end());
+  EXPECT_THAT(items, ElementsAre(0, 1, 2, 3, 4, 5, 6));
+}
+
+TEST_F(Loader, TrainingDrawsViewsAsTheAugmentationSays) {
+  const image::Augmentation augmentation = {.smallest_scale = 0.9, .flip = false};
+  auto loader = training_loader({.batch_size = 7, .seed = 3, .augmentation = augmentation});
+  std::mt19937_64 generator(3);
+  for (std::size_t i = kItems; i > 1; --i) generator();  // the shuffle
+  const Batch batch = loader.next();
+  for (std::size_t row = 0; row < kItems; ++row) {
+    const auto shown = picture(static_cast<int>(batch.items[row]));
+    std::mt19937_64 view_generator(generator());
+    const auto view = image::draw_training_view(shown.height, shown.width, view_generator, augmentation);
+    EXPECT_TRUE(is_view(batch.pixels[static_cast<std::int64_t>(row)],
+                        image::training_view(shown, view, preprocessing_)));
   }
 }
 
@@ -261,6 +300,7 @@ TEST_F(Loader, EvaluationShowsEveryViewOnceInOrder) {
     int row = 0;
     while (const auto batch = loader.next()) {
       for (const std::int64_t label : labels_of(*batch)) labels.push_back(label);
+      EXPECT_EQ(batch->items, labels_of(*batch));
       for (int i = 0; i < batch->pixels.size(0); ++i, ++row) {
         EXPECT_TRUE(is_view(batch->pixels[i], image::evaluation_view(picture(row), preprocessing_)));
       }

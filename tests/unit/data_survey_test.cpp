@@ -1,3 +1,4 @@
+#include <c10/util/Exception.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -54,6 +55,19 @@ TEST_F(Survey, SaysWhereADataSetThatIsNotThereMayBe) {
   EXPECT_FALSE(found.is_complete());
   EXPECT_THAT(found.places, ElementsAre(folder()));
   EXPECT_THAT(found.problem, IsEmpty());
+}
+
+TEST_F(Survey, KnowsDataSetsOfEveryKindByNameAndAlias) {
+  EXPECT_EQ(surveyed_names().size(), benchmarks().size() + 5 + 3);
+  for (const std::string& name : surveyed_names()) {
+    EXPECT_EQ(find_surveyed_name(name), name);
+    EXPECT_EQ(data::survey(name, root_.path()).name, name);
+    EXPECT_FALSE(data::survey(name, root_.path()).places.empty());
+  }
+  EXPECT_EQ(find_surveyed_name("fgvc_aircraft"), "fgvc");
+  EXPECT_EQ(find_surveyed_name("imagenetv2"), "imagenet_v2");
+  EXPECT_EQ(find_surveyed_name("flickr"), "");
+  EXPECT_THROW(data::survey("flickr", root_.path()), c10::Error);
 }
 
 TEST_F(Survey, TellsTheImagesThatAreThereFromThoseThatAreNot) {

@@ -39,7 +39,14 @@ class Draws : public clip_lora::testing::NumberedPictures {
     const auto bytes = static_cast<std::int64_t>(sizeof(ops::ViewRequest));
     const auto requests = at::from_blob(batch.requests.data(), {count, bytes}, at::kByte);
     return {ops::resized_views(draws.store(), requests, kSize, draws.largest_side()),
-            at::tensor(at::ArrayRef<std::int64_t>(batch.labels), at::kLong)};
+            at::tensor(at::ArrayRef<std::int64_t>(batch.labels), at::kLong), batch.items, batch.first_sample};
+  }
+
+  static void expect_equal(const Batch& batch, const Batch& expected) {
+    EXPECT_TRUE(at::equal(batch.labels, expected.labels));
+    EXPECT_TRUE(at::equal(batch.pixels, expected.pixels));
+    EXPECT_EQ(batch.items, expected.items);
+    EXPECT_EQ(batch.first_sample, expected.first_sample);
   }
 
   /// For several epochs, of which no batch size here divides the items.
@@ -53,9 +60,7 @@ class Draws : public clip_lora::testing::NumberedPictures {
         EXPECT_EQ(made->images(), items_.size());
         for (int i = 0; i < 20; ++i) {
           const Batch expected = loader.next();
-          const Batch batch = with_pixels(*made, made->next());
-          EXPECT_TRUE(at::equal(batch.labels, expected.labels));
-          EXPECT_TRUE(at::equal(batch.pixels, expected.pixels));
+          expect_equal(with_pixels(*made, made->next()), expected);
         }
       }
     }
@@ -74,12 +79,19 @@ TEST_F(Draws, GoOnBehindSkippedBatchesAsTheLoaderDoes) {
         draws({.batch_size = 3, .seed = 9, .workers = 2, .store_bytes = kPlenty, .skipped_batches = skipped});
     for (int i = 0; i < 10; ++i) {
       const Batch expected = whole.next();
-      for (const Batch& batch : {rest.next(), with_pixels(*made, made->next())}) {
-        EXPECT_TRUE(at::equal(batch.labels, expected.labels));
-        EXPECT_TRUE(at::equal(batch.pixels, expected.pixels));
-      }
+      expect_equal(rest.next(), expected);
+      expect_equal(with_pixels(*made, made->next()), expected);
     }
   }
+}
+
+TEST_F(Draws, AreTheLoadersBatchesOfAnotherAugmentation) {
+  const auto augmentation = image::parse_augmentation("open_clip");
+  TrainingLoader loader(items_, preprocessing_,
+                        {.batch_size = 3, .seed = 4, .augmentation = augmentation, .workers = 2});
+  const auto made =
+      draws({.batch_size = 3, .seed = 4, .augmentation = augmentation, .workers = 2, .store_bytes = kPlenty});
+  for (int i = 0; i < 10; ++i) expect_equal(with_pixels(*made, made->next()), loader.next());
 }
 
 TEST_F(Draws, AreTheLoadersBatchesOfPhotosThatAreTurned) {

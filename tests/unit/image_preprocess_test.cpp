@@ -223,6 +223,65 @@ TEST(DrawTrainingView, FallsBackToTheCentreOfAStrip) {
   EXPECT_EQ(tall.top, (1000 - 13) / 2);
 }
 
+TEST(DrawTrainingView, KeepsToTheAugmentation) {
+  const Augmentation augmentation = {.smallest_scale = 0.9, .flip = false};
+  std::mt19937_64 generator(5);
+  double smallest = 1.0;
+  for (int i = 0; i < 5000; ++i) {
+    const TrainingView view = draw_training_view(1000, 1000, generator, augmentation);
+    smallest = std::min(smallest, view.box.height * 1e-3 * view.box.width * 1e-3);
+    EXPECT_FALSE(view.flip);
+  }
+  // Each side is rounded by at most half of a thousandth; of 5,000 draws the least comes that near.
+  EXPECT_GE(smallest, 0.9 - 1e-3);
+  EXPECT_LE(smallest, 0.901);
+}
+
+TEST(DrawTrainingView, IsCLIPLoRAsByDefault) {
+  std::mt19937_64 by_default(6);
+  std::mt19937_64 named(6);
+  for (int i = 0; i < 100; ++i) {
+    const TrainingView one = draw_training_view(300, 200, by_default);
+    const TrainingView other = draw_training_view(300, 200, named, parse_augmentation("clip_lora"));
+    EXPECT_EQ(one.box.top, other.box.top);
+    EXPECT_EQ(one.box.left, other.box.left);
+    EXPECT_EQ(one.box.height, other.box.height);
+    EXPECT_EQ(one.flip, other.flip);
+  }
+}
+
+TEST(Augmentations, HaveNames) {
+  EXPECT_EQ(parse_augmentation("clip_lora"), (Augmentation{.smallest_scale = 0.08, .flip = true}));
+  EXPECT_EQ(parse_augmentation("open_clip"), (Augmentation{.smallest_scale = 0.9, .flip = false}));
+  for (const std::string name : {"clip_lora", "open_clip"})
+    EXPECT_EQ(to_string(parse_augmentation(name)), name);
+  EXPECT_EQ(to_string(Augmentation{.smallest_scale = 0.5, .flip = false}), "scale (0.5, 1), no flip");
+  EXPECT_THAT(message_of<ConfigError>([] { parse_augmentation("openclip"); }), HasSubstr("'open_clip'"));
+}
+
+TEST(EvaluationBorder, LeavesOutTheBorder) {
+  const Image picture = formula_picture(30, 40);
+  Image inner{26, 36, {}};
+  for (int y = 2; y < 28; ++y) {
+    for (int i = 2 * 3; i < 38 * 3; ++i)
+      inner.rgb.push_back(picture.rgb[static_cast<std::size_t>(y * 120 + i)]);
+  }
+  Preprocessing preprocessing = to_size(16);
+  const auto expected = evaluation_view(inner, preprocessing).rgb;
+  EXPECT_NE(evaluation_view(picture, preprocessing).rgb, expected);
+  preprocessing.border_px = 2;
+  EXPECT_EQ(evaluation_view(picture, preprocessing).rgb, expected);
+}
+
+TEST(EvaluationBorder, KeepsAPixelOfAPictureThatIsAllBorder) {
+  Preprocessing preprocessing = to_size(16);
+  preprocessing.border_px = 9;
+  for (const auto& [height, width] : {std::pair{1, 1}, {2, 3}, {18, 30}}) {
+    const Image view = evaluation_view(formula_picture(height, width), preprocessing);
+    EXPECT_EQ(view.rgb.size(), 16U * 16U * 3U);
+  }
+}
+
 TEST(DrawTrainingView, DependsOnTheGeneratorAlone) {
   std::mt19937_64 generator(0);
   const TrainingView view = draw_training_view(64, 64, generator);

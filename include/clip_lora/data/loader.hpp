@@ -19,8 +19,11 @@ namespace clip_lora::data {
 
 /// What one iteration or one evaluation step looks at. CPU tensors.
 struct Batch {
-  at::Tensor pixels;  ///< [B, R, R, 3] uint8
-  at::Tensor labels;  ///< [B] int64
+  at::Tensor pixels;                     ///< [B, R, R, 3] uint8
+  at::Tensor labels;                     ///< [B] int64
+  std::vector<std::int64_t> items = {};  ///< [B] indices into the list of items that the loader was given
+  /// Of a training batch: how many images have been drawn before its first, since the beginning of training.
+  std::int64_t first_sample = 0;
 };
 
 /// (pixels · rescale_factor − mean) / std of [B, R, R, 3], as [B, 3, R, R] of `dtype` on `device`, computed
@@ -31,7 +34,8 @@ at::Tensor normalise(const at::Tensor& pixels, const image::Preprocessing& prepr
 /// How training images are kept and drawn.
 struct TrainingLoaderOptions {
   int batch_size = 32;
-  std::uint64_t seed = 1;            ///< of order, crops and flips
+  std::uint64_t seed = 1;  ///< of order, crops and flips
+  image::Augmentation augmentation = {};
   int workers = hardware_workers();  ///< threads that decode and resize
   std::uint64_t image_memory_bytes =
       0;                             ///< of decoded images that may stay in memory; 0: half of what is free
@@ -39,9 +43,9 @@ struct TrainingLoaderOptions {
 };
 
 /// Endless shuffled epochs of augmented images: the last batch of an epoch may be smaller. One crop and one
-/// flip are drawn per image and epoch. Decoded images stay in memory up to the budget; the others are decoded
-/// at each draw. The worker threads stay batches ahead of the caller. The sequence depends on the seed alone,
-/// neither on the workers nor on the budget.
+/// flip are drawn per item and epoch. Decoded images, each once if several items name it, stay in memory up
+/// to the budget; the others are decoded at each draw. The worker threads stay batches ahead of the caller.
+/// The sequence depends on the seed alone, neither on the workers nor on the budget.
 class TrainingLoader {
  public:
   /// Decodes the items that the budget allows and reads the headers of the others. At least one item;

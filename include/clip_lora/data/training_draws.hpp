@@ -16,22 +16,25 @@ namespace clip_lora::data {
 
 struct TrainingDrawsOptions {
   int batch_size = 32;
-  std::uint64_t seed = 1;            ///< of order, crops and flips
+  std::uint64_t seed = 1;  ///< of order, crops and flips
+  image::Augmentation augmentation = {};
   int workers = hardware_workers();  ///< threads that decode
   at::Device device = at::kCPU;      ///< where the decoded images stay
   std::uint64_t store_bytes = 0;     ///< that they may take there
   std::int64_t skipped_batches = 0;  ///< the first batches, which a resumed training has seen already
 };
 
-/// What one iteration looks at, before the views are cut out. As many labels as requests.
+/// What one iteration looks at, before the views are cut out. B of each.
 struct DrawnBatch {
   std::vector<std::int64_t> labels;
   std::vector<ops::ViewRequest> requests;  ///< of views of TrainingDraws::store()
+  std::vector<std::int64_t> items;         ///< as Batch::items
+  std::int64_t first_sample = 0;           ///< as Batch::first_sample
 };
 
 /// TrainingLoader's batches without their pixels: the training images lie decoded on a device, where
-/// ops::resized_views makes the views. For the same items, preprocessing, batch size and seed they are, bit
-/// for bit, TrainingLoader's.
+/// ops::resized_views makes the views. For the same items, preprocessing and options they are, bit for bit,
+/// TrainingLoader's.
 class TrainingDraws {
  public:
   /// Decodes all items. Nothing, and log_detail says why, if they would take more than options.store_bytes,

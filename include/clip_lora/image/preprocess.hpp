@@ -35,6 +35,7 @@ struct Preprocessing {
   double rescale_factor = 1.0 / 255.0;                 ///< applied to the bytes before the normalisation
   std::array<float, 3> mean = {0.48145466F, 0.4578275F, 0.40821073F};
   std::array<float, 3> standard_deviation = {0.26862954F, 0.26130258F, 0.27577711F};
+  int border_px = 0;  ///< cut off each side before an evaluation view is made (ObjectNet's red frame: 2)
 
   bool operator==(const Preprocessing&) const = default;
 };
@@ -46,11 +47,11 @@ std::string to_string(Interpolation interpolation);
 ResizeMode parse_resize_mode(const std::string& name);
 Interpolation parse_interpolation(const std::string& name);
 
-/// The evaluation view [R, R]: the picture resized to resize_px as resize_mode says (by kShortest the longer
-/// side becomes int(resize_px · long / short)), then its centre, padded with fill_color where it is too
-/// small. Equal to what torchvision's Resize and CenterCrop (kShortest, kSquash) and OpenCLIP's
-/// ResizeKeepRatio(longest=1) and CenterCropOrPad (kLongest) make of a Pillow image; a side that they would
-/// round to nothing is one pixel here.
+/// The evaluation view [R, R]: the picture without border_px on each side, as far as a pixel is left, resized
+/// to resize_px as resize_mode says (by kShortest the longer side becomes int(resize_px · long / short)),
+/// then its centre, padded with fill_color where it is too small. Equal to what torchvision's Resize and
+/// CenterCrop (kShortest, kSquash) and OpenCLIP's ResizeKeepRatio(longest=1) and CenterCropOrPad (kLongest)
+/// make of a Pillow image; a side that they would round to nothing is one pixel here.
 Image evaluation_view(const Image& image, const Preprocessing& preprocessing);
 
 /// The file `path`, decoded as the preprocessing says (its orientation), at the evaluation view. Throws
@@ -68,9 +69,26 @@ struct TrainingView {
   bool flip = false;
 };
 
-/// Draws torchvision's RandomResizedCrop(scale (0.08, 1), ratio (3/4, 4/3)) rectangle, ten tries and then the
-/// central fallback, and a flip of probability 0.5, for an image of [height, width].
-TrainingView draw_training_view(int height, int width, std::mt19937_64& generator);
+/// How training images are varied. The defaults are CLIP-LoRA's.
+struct Augmentation {
+  double smallest_scale = 0.08;  ///< a crop has this part of the image's area at least; above 0, at most 1
+  bool flip = true;              ///< half of the views are mirrored
+
+  bool operator==(const Augmentation&) const = default;
+};
+
+/// The published ones by name: "clip_lora" (scale (0.08, 1), flip) and "open_clip" (scale (0.9, 1), no flip,
+/// as R-Adapter trains). Throws ConfigError for other names, with the nearest.
+Augmentation parse_augmentation(const std::string& name);
+
+/// The name of a published one, else its values in words.
+std::string to_string(const Augmentation& augmentation);
+
+/// Draws torchvision's RandomResizedCrop(scale (smallest_scale, 1), ratio (3/4, 4/3)) rectangle, ten tries
+/// and then the central fallback, and a flip of probability 0.5 where there are any, for an image of [height,
+/// width].
+TrainingView draw_training_view(int height, int width, std::mt19937_64& generator,
+                                const Augmentation& augmentation = {});
 
 /// Crops `view.box`, resizes it to [R, R] with the preprocessing's filter, then flips it if asked to.
 Image training_view(const Image& image, const TrainingView& view, const Preprocessing& preprocessing);
