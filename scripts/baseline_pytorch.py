@@ -1,16 +1,25 @@
 #!/usr/bin/env python3
-"""The yardstick: CLIP-LoRA in plain eager PyTorch, with random weights of CLIP's true scale.
+"""The yardstick: CLIP-LoRA and R-Adapter in plain eager PyTorch, with random weights of CLIP's true scale.
 
-One training iteration as the method's authors run it: all prompts with their 77 tokens and the batch's images go through
-the towers, float32 weights under autocast, sequence first as in OpenAI's CLIP with its additive causal mask; each
-adapted projection forms its update B A and draws a dropout mask of its own; then cross-entropy, backward, GradScaler,
-AdamW and the cosine schedule. It is not slowed down by anything else: the images lie on the device, augmented and
-normalised, and the prompts as ids; attention is PyTorch's fused one; frozen weights need no gradients; and nothing waits
-for the device but GradScaler itself.
+One training iteration as the methods' authors run it: the prompts with their 77 tokens and the batch's images go
+through the towers, float32 weights under autocast, sequence first as in OpenAI's CLIP with its additive causal mask.
+Then the loss, backward, GradScaler, AdamW and the schedule.
+
+--method lora: each adapted projection forms its update B A and draws a dropout mask of its own.
+--method r_adapter: after attention and MLP of every block comes z + s * drop(W z), W [D, D]; gradients are clipped, and
+a moving average follows the weights.
+--loss ce (lora's): cross-entropy among the prompts of all classes.
+--loss mpm_nce (r_adapter's): each image is paired with a random template of its class; the pairs' loss has several
+positives and a margin.
+
+It is not slowed down by anything else: the images lie on the device, augmented and normalised, and the prompts as ids;
+attention is PyTorch's fused one; frozen weights need no gradients; updates of all weights go through the multi-tensor
+functions; and nothing waits for the device but GradScaler itself.
 
 Needs PyTorch alone. Prints one line, or with --json one JSON object.
 
     scripts/baseline_pytorch.py --classes 100
+    scripts/baseline_pytorch.py --method r_adapter --batch_size 512
     scripts/baseline_pytorch.py --backbone ViT-L/14 --encode
     scripts/baseline_pytorch.py --device cpu --threads 2 --classes 10 --iterations 5 --json
 """
@@ -28,234 +37,134 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-CONTEXT, VOCABULARY = 77, 49408
+from baseline_clip import ARCHITECTURES, Architecture, CONTEXT, Clip, ResidualAdapter, VOCABULARY
+
 START, END = VOCABULARY - 2, VOCABULARY - 1
 LOGIT_SCALE = 100.0
+TEMPLATES = 80  # OpenAI's for ImageNet
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclasses.dataclass
-class Architecture:
-    """Shapes of a CLIP; heads are 64 wide."""
+class Recipe:
+    """How a method is trained."""
 
-    vision_width: int
-    vision_layers: int
-    patch: int
-    resolution: int
-    text_width: int
-    text_layers: int
-    embedding: int
+    learning_rate: float
+    min_learning_rate: float
+    weight_decay: float
+    warm_up: int = 0  # iterations of linear warm-up
+    gradient_norm: float | None = None  # to which the gradient of all weights is clipped
+    average: float | None = None  # decay of the moving average of the weights
 
 
-ARCHITECTURES = {
-    "ViT-B/32": Architecture(768, 12, 32, 224, 512, 12, 512),
-    "ViT-B/16": Architecture(768, 12, 16, 224, 512, 12, 512),
-    "ViT-L/14": Architecture(1024, 24, 14, 224, 768, 12, 768),
+# R-Adapter's: base-to-new.
+RECIPES = {
+    "lora": Recipe(2e-4, 1e-6, 1e-2),
+    "r_adapter": Recipe(5e-4, 0.0, 0.0, warm_up=500, gradient_norm=1.0, average=0.9),
 }
-
-
-class LowRank(nn.Linear):
-    """A frozen projection [D, D] and its update: y = W x + b + gamma B A dropout(x), gamma = alpha / sqrt(R)."""
-
-    def __init__(self, width, rank, dropout, alpha=1.0):
-        super().__init__(width, width)
-        self.requires_grad_(False)
-        bound = 1.0 / math.sqrt(width)
-        self.w_lora_A = nn.Parameter(torch.empty(rank, width).uniform_(-bound, bound))
-        self.w_lora_B = nn.Parameter(torch.zeros(width, rank))
-        self.dropout = nn.Dropout(dropout)
-        self.scaling = alpha / math.sqrt(rank)
-
-    def forward(self, x):
-        update = self.w_lora_B @ self.w_lora_A  # [D, D]
-        return super().forward(x) + self.scaling * F.linear(self.dropout(x), update)
-
-
-class Attention(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.heads = width // 64
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-
-    def adapt(self, rank, dropout):
-        """Splits the input projection into q, k and v with updates."""
-        width = self.out_proj.in_features
-        for name, weight, bias in zip(
-            ("q_proj", "k_proj", "v_proj"), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
-        ):
-            projection = LowRank(width, rank, dropout)
-            projection.weight.data.copy_(weight)
-            projection.bias.data.copy_(bias)
-            self.add_module(name, projection.to(weight.device))
-        del self.in_proj_weight, self.in_proj_bias
-
-    def project(self, x):
-        """x: [L, B, D]; returns q, k and v alike."""
-        if hasattr(self, "q_proj"):
-            return self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-
-    def forward(self, x, mask):
-        length, batch, width = x.shape
-        q, k, v = (
-            part.reshape(length, batch * self.heads, width // self.heads)
-            .transpose(0, 1)
-            .view(batch, self.heads, length, width // self.heads)
-            for part in self.project(x)
-        )
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out_proj(attended.permute(2, 0, 1, 3).reshape(length, batch, width))
-
-
-class QuickGelu(nn.Module):
-    def forward(self, x):
-        return x * torch.sigmoid(1.702 * x)
-
-
-class Block(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = Attention(width)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGelu())
-        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
-
-    def forward(self, x, mask):
-        x = x + self.attn(self.ln_1(x), mask)
-        return x + self.mlp(self.ln_2(x))
-
-
-class Transformer(nn.Module):
-    def __init__(self, width, layers, mask=None):
-        """mask: added to the scores, [L, L]."""
-        super().__init__()
-        self.resblocks = nn.ModuleList(Block(width) for _ in range(layers))
-        self.register_buffer("mask", mask, persistent=False)
-
-    def forward(self, x):
-        """[B, L, D] to the same; the blocks see [L, B, D]."""
-        x = x.transpose(0, 1)
-        for block in self.resblocks:
-            x = block(x, self.mask)
-        return x.transpose(0, 1)
-
-
-class Vision(nn.Module):
-    def __init__(self, a):
-        super().__init__()
-        width = a.vision_width
-        self.conv1 = nn.Conv2d(3, width, kernel_size=a.patch, stride=a.patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.empty(width))
-        self.positional_embedding = nn.Parameter(torch.empty((a.resolution // a.patch) ** 2 + 1, width))
-        self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, a.vision_layers)
-        self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.empty(width, a.embedding))
-
-    def forward(self, images):
-        """[B, 3, R, R] to [B, E]."""
-        patches = self.conv1(images).flatten(2).transpose(1, 2)  # [B, grid^2, D]
-        class_token = self.class_embedding.expand(len(images), 1, -1)
-        x = torch.cat([class_token, patches], dim=1) + self.positional_embedding
-        x = self.transformer(self.ln_pre(x))
-        return self.ln_post(x[:, 0]) @ self.proj
-
-
-class Clip(nn.Module):
-    """Parameters have the names of OpenAI's checkpoints."""
-
-    def __init__(self, a):
-        super().__init__()
-        self.visual = Vision(a)
-        causal = torch.full((CONTEXT, CONTEXT), -math.inf).triu(1)
-        self.transformer = Transformer(a.text_width, a.text_layers, causal)
-        self.token_embedding = nn.Embedding(VOCABULARY, a.text_width)
-        self.positional_embedding = nn.Parameter(torch.empty(CONTEXT, a.text_width))
-        self.ln_final = nn.LayerNorm(a.text_width)
-        self.text_projection = nn.Parameter(torch.empty(a.text_width, a.embedding))
-        self.requires_grad_(False)
-        self.initialise()
-
-    @torch.no_grad()
-    def initialise(self):
-        """Deviations of OpenAI's initialisation."""
-        for tower in (self.visual.transformer, self.transformer):
-            for block in tower.resblocks:
-                width = block.attn.out_proj.in_features
-                output_deviation = (2 * width * len(tower.resblocks)) ** -0.5
-                block.attn.in_proj_weight.normal_(std=width**-0.5)
-                block.attn.out_proj.weight.normal_(std=output_deviation)
-                block.mlp.c_fc.weight.normal_(std=(2 * width) ** -0.5)
-                block.mlp.c_proj.weight.normal_(std=output_deviation)
-                for linear in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                    linear.bias.zero_()
-        visual, deviation = self.visual, len(self.visual.class_embedding) ** -0.5
-        visual.conv1.weight.normal_(std=visual.conv1.weight[0].numel() ** -0.5)
-        for parameter in (visual.class_embedding, visual.positional_embedding, visual.proj):
-            parameter.normal_(std=deviation)
-        self.token_embedding.weight.normal_(std=0.02)
-        self.positional_embedding.normal_(std=0.01)
-        self.text_projection.normal_(std=len(self.text_projection) ** -0.5)
-
-    def adapt(self, rank, dropout):
-        """Adds float32 A's and B's to q, k and v of every block; returns them."""
-        for module in list(self.modules()):
-            if isinstance(module, Attention):
-                module.adapt(rank, dropout)
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    def encode_image(self, images):
-        return self.visual(images)
-
-    def encode_text(self, ids):
-        """[C, 77] to [C, E]: of the end token, whose id is the largest."""
-        x = self.token_embedding(ids) + self.positional_embedding
-        x = self.ln_final(self.transformer(x))
-        return x[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)] @ self.text_projection
+LOSSES = {"lora": "ce", "r_adapter": "mpm_nce"}  # unless another is asked for
+MARGIN = 0.1
 
 
 def normalised(features):
     return features / features.norm(dim=-1, keepdim=True)
 
 
+class CrossEntropy:
+    """Classification by the prompts of all classes."""
+
+    def __init__(self, ids, logit_scale=LOGIT_SCALE):
+        """ids: [C, 77]"""
+        self.ids, self.logit_scale = ids, logit_scale
+
+    def ids_for(self, _labels):
+        return self.ids
+
+    def loss(self, image_features, text_features, labels):
+        return F.cross_entropy(self.logit_scale * image_features @ text_features.t(), labels)
+
+
+class MarginNce:
+    """Multi-positive margin NCE of pairs: those of one class are positives of each other."""
+
+    def __init__(self, ids, logit_scale=LOGIT_SCALE, margin=MARGIN, smoothing=0.0):
+        """ids: [C, T, 77], of every class with every template"""
+        self.ids, self.logit_scale, self.margin, self.smoothing = ids, logit_scale, margin, smoothing
+
+    def ids_for(self, labels):
+        """[B, 77]: each label's prompt of a random template."""
+        return self.ids[labels, torch.randint(self.ids.shape[1], labels.shape, device=labels.device)]
+
+    def loss(self, image_features, text_features, labels):
+        cosines = (image_features @ text_features.t()).float()
+        positive = (labels[:, None] == labels).float()  # [B, B]
+        positives = positive.sum(dim=1, keepdim=True)
+        others = (len(labels) - positives).clamp(min=1.0)
+        targets = positive * (1.0 - self.smoothing) / positives + (1.0 - positive) * self.smoothing / others
+        margins = self.margin * (1.0 - positive)
+        of_images = F.cross_entropy(self.logit_scale * (cosines + margins), targets)
+        of_texts = F.cross_entropy(self.logit_scale * (cosines.t() + margins), targets)
+        return 0.5 * (of_images + of_texts)
+
+
+def learning_rate_factor(recipe, total_iterations):
+    """Of the iteration: linear warm-up, then half a cosine to the lowest rate over the rest."""
+    lowest = recipe.min_learning_rate / recipe.learning_rate
+
+    def factor(iteration):
+        if iteration < recipe.warm_up:
+            return (iteration + 1) / recipe.warm_up
+        part = (iteration - recipe.warm_up) / (total_iterations - recipe.warm_up)
+        return lowest + (1.0 - lowest) * 0.5 * (1.0 + math.cos(math.pi * part))
+
+    return factor
+
+
 class Training:
     """The training loop's body."""
 
-    def __init__(self, clip, parameters, ids, dtype, total_iterations):
-        self.clip, self.ids = clip.train(), ids
-        self.device, self.dtype = ids.device, dtype
+    def __init__(self, clip, parameters, objective, recipe, dtype, total_iterations):
+        self.clip, self.parameters, self.objective, self.recipe = clip.train(), parameters, objective, recipe
+        self.device, self.dtype = objective.ids.device, dtype
+        self.averages = None if recipe.average is None else [p.detach().clone() for p in parameters]
         self.optimiser = torch.optim.AdamW(
-            parameters, lr=2e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2
+            parameters, recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimiser, total_iterations, eta_min=1e-6
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, learning_rate_factor(recipe, total_iterations)
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        self.gradient_norm = None  # of the last iteration, before clipping
 
     def iteration(self, images, labels):
         """Returns the loss before the update, without waiting for it."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            text_features = normalised(self.clip.encode_text(self.ids))
+            text_features = normalised(self.clip.encode_text(self.objective.ids_for(labels)))
             image_features = normalised(self.clip.encode_image(images))
-            logits = LOGIT_SCALE * image_features @ text_features.t()
-            loss = F.cross_entropy(logits, labels)
+            loss = self.objective.loss(image_features, text_features, labels)
         self.optimiser.zero_grad()
         self.scaler.scale(loss).backward()
+        if self.recipe.gradient_norm is not None:
+            self.scaler.unscale_(self.optimiser)
+            self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.gradient_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.schedule.step()
+        if self.averages is not None:
+            self.follow()
         return loss.detach()
 
+    @torch.no_grad()
+    def follow(self):
+        """Moves the averages towards the weights."""
+        torch._foreach_lerp_(self.averages, self.parameters, 1.0 - self.recipe.average)
 
-def random_prompts(classes, device):
-    """[C, 77]. All 77 tokens are encoded, so that neither the ids nor the place of the end token changes the time."""
-    ids = torch.zeros(classes, CONTEXT, dtype=torch.long)
-    ids[:, 0], ids[:, 1:8], ids[:, 8] = START, torch.randint(1, START, (classes, 7)), END
+
+def random_prompts(shape, device):
+    """[*shape, 77]. All 77 tokens are encoded, so that neither the ids nor the place of the end token changes the
+    time."""
+    ids = torch.zeros(*shape, CONTEXT, dtype=torch.long)
+    ids[..., 0], ids[..., 1:8], ids[..., 8] = START, torch.randint(1, START, (*shape, 7)), END
     return ids.to(device)
 
 
@@ -287,9 +196,16 @@ def training_run(arguments, device, dtype):
     """What one timed iteration is."""
     architecture = ARCHITECTURES[arguments.backbone]
     clip = Clip(architecture).to(device)
-    parameters = clip.adapt(arguments.r, dropout=0.25)
-    ids = random_prompts(arguments.classes, device)
-    training = Training(clip, parameters, ids, dtype, total_iterations=1_000_000)
+    if arguments.method == "lora":
+        parameters = clip.add_lora(arguments.r, dropout=0.25)
+    else:
+        parameters = clip.add_r_adapter(dropping=0.2)
+    if arguments.loss == "ce":
+        objective = CrossEntropy(random_prompts([arguments.classes], device))
+    else:
+        objective = MarginNce(random_prompts([arguments.classes, TEMPLATES], device))
+    recipe = RECIPES[arguments.method]
+    training = Training(clip, parameters, objective, recipe, dtype, total_iterations=1_000_000)
     size = (arguments.batch_size, 3, architecture.resolution, architecture.resolution)
     images = torch.randn(size, device=device)
     labels = torch.randint(arguments.classes, (arguments.batch_size,), device=device)
@@ -346,9 +262,11 @@ def parse_arguments(arguments=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backbone", choices=ARCHITECTURES, default="ViT-B/16")
+    parser.add_argument("--method", choices=RECIPES, default="lora")
+    parser.add_argument("--loss", choices=["ce", "mpm_nce"], help="the method's own by default")
     parser.add_argument("--classes", type=positive, default=10)
-    parser.add_argument("--batch_size", type=positive, help="images; 32, and 256 with --encode")
-    parser.add_argument("--r", type=positive, default=2, help="the updates' rank")
+    parser.add_argument("--batch_size", type=positive, help="images, or pairs; 32, and 256 with --encode")
+    parser.add_argument("--r", type=positive, default=2, help="rank of lora's updates")
     parser.add_argument("--precision", choices=DTYPES, help="fp16 on CUDA, fp32 on the CPU")
     parser.add_argument("--device", choices=["cuda", "cpu"], help="CUDA if there is a device")
     parser.add_argument("--iterations", type=positive, help="timed ones; 200 on CUDA, 3 on the CPU")
@@ -361,6 +279,7 @@ def parse_arguments(arguments=None):
     on_cuda = options.device == "cuda"
     if on_cuda and not torch.cuda.is_available():
         parser.error("--device cuda: this PyTorch finds no CUDA device")
+    options.loss = options.loss or LOSSES[options.method]
     options.precision = options.precision or ("fp16" if on_cuda else "fp32")
     if options.precision == "fp16" and not on_cuda:
         parser.error("--precision fp16 needs CUDA; the CPU has fp32 and bf16")
@@ -377,6 +296,8 @@ def report(arguments, device, times, mean):
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
     result = {
         "what": "encode" if arguments.encode else "step",
+        "method": None if arguments.encode else arguments.method,
+        "loss": None if arguments.encode else arguments.loss,
         "backbone": arguments.backbone,
         "classes": None if arguments.encode else arguments.classes,
         "batch_size": arguments.batch_size,
@@ -392,16 +313,21 @@ def report(arguments, device, times, mean):
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+    rate = 1e3 * arguments.batch_size / result["median_ms"]
     if arguments.encode:
-        result["images_per_second"] = 1e3 * arguments.batch_size / result["median_ms"]
+        result["images_per_second"] = rate
+    elif arguments.loss == "mpm_nce":
+        result["pairs_per_second"] = rate
     return result
 
 
 def readable(result):
-    if result["what"] == "encode":
-        what, rate = "encoding", f", {result['images_per_second']:,.0f} images/s"
-    else:
-        what, rate = f"{result['classes']:,} classes", ""
+    what, rate = "encoding", ""
+    if result["what"] == "step":
+        what = f"{result['method']} by {result['loss']}, {result['classes']:,} classes"
+    for unit in ("images", "pairs"):
+        if f"{unit}_per_second" in result:
+            rate = f", {result[f'{unit}_per_second']:,.0f} {unit}/s"
     return (
         f"{result['backbone']}, {what}, batch {result['batch_size']}, {result['precision']}, {result['device']}, "
         f"PyTorch {result['torch']}: median {result['median_ms']:.2f} ms "
