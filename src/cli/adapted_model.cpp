@@ -90,7 +90,7 @@ AdaptedModel::AdaptedModel(const PictureOptions& options)
     const lora::LoadedAdapter adapter = lora::load_adapter(adapter_path_, clip(), model_.fingerprint);
     use_preprocessing(model_, adapter, adapter_path_);
     context_ = adapter.context;
-    merged_.emplace(clip(), adapter.adapter);
+    merged_.emplace(clip(), *adapter.adapter, adapter.scale);
   }
   choose_preprocessing(options);
   encoder_.emplace(clip(), preprocessing());

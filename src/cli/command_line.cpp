@@ -14,10 +14,26 @@ std::string shell_quoted(const std::string& word) {
   return quoted + "'";
 }
 
+const nlohmann::ordered_json& default_settings() {
+  static const nlohmann::ordered_json settings = [] {
+    RunOptions untouched;
+    OptionTable table("", "");
+    bind(table, untouched);
+    return table.to_json();
+  }();
+  return settings;
+}
+
 std::string command_line(RunOptions options) {
+  const RunOptions plain;
   RunOptions untouched;
+  untouched.adapter.method = options.adapter.method;
+  untouched.data.protocol = options.data.protocol;
   OptionTable defaults("", "");
   bind(defaults, untouched);
+  defaults.apply_further_defaults();  // those of a run of this method and protocol
+  untouched.adapter.method = plain.adapter.method;
+  untouched.data.protocol = plain.data.protocol;
   OptionTable table("", "");
   bind(table, options);
   std::string line = "clip_lora";

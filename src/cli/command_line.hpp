@@ -1,5 +1,6 @@
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "clip_lora/cli/run_options.hpp"
@@ -12,5 +13,8 @@ std::string shell_quoted(const std::string& word);
 /// `clip_lora --dataset …`, the command that repeats a run: every option that is not as it is by default, in
 /// the order of the help text, for a POSIX shell.
 std::string command_line(RunOptions options);
+
+/// Every option by its flag, as it stands where nothing is given: what a flag meant before there was one.
+const nlohmann::ordered_json& default_settings();
 
 }  // namespace clip_lora::cli

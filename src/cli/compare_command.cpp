@@ -8,6 +8,7 @@
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/json_text.hpp"
+#include "command_line.hpp"
 #include "result_table.hpp"
 #include "saved_predictions.hpp"
 #include "saved_run.hpp"
@@ -47,14 +48,17 @@ struct Difference {
   ordered_json first, second;
 };
 
+/// What a run has whose version did not know the setting yet; null for one that is unknown here too.
+ordered_json assumed(const std::string& setting) { return default_settings().value(setting, ordered_json()); }
+
 std::vector<Difference> differences(const ordered_json& first, const ordered_json& second) {
   std::vector<Difference> found;
   for (const auto& [name, value] : first.items()) {
-    const ordered_json other = second.value(name, ordered_json());
+    const ordered_json other = second.value(name, assumed(name));
     if (value != other) found.push_back({name, value, other});
   }
   for (const auto& [name, value] : second.items()) {
-    if (!first.contains(name)) found.push_back({name, nullptr, value});
+    if (!first.contains(name) && value != assumed(name)) found.push_back({name, assumed(name), value});
   }
   return found;
 }

@@ -46,8 +46,8 @@ RunOptions run_options(const DemoOptions& demo) {
   options.data.shots = demo.shots;
   options.data.seed = demo.seed;
   options.model.checkpoint = (out / "demo_clip.safetensors").string();
-  options.lora.rank = 8;
-  options.lora.projections.o = true;
+  options.adapter.lora.rank = 8;
+  options.adapter.lora.projections.o = true;
   options.training.iterations_per_shot = 170;
   options.training.optimiser.learning_rate = 4e-3;
   options.output.save_path = (out / "results").string();
@@ -71,7 +71,8 @@ std::string as_words(const nlohmann::ordered_json& value) {
 
 /// The command that does the same: every option that is not at its default.
 std::string command_line(const RunOptions& options) {
-  const auto defaults = as_json(RunOptions{});
+  const RunOptions untouched;
+  const auto defaults = as_json(untouched);
   const auto given = as_json(options);
   std::string command = "clip_lora";
   for (const auto& [name, value] : given.items()) {

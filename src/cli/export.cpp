@@ -33,7 +33,10 @@ at::ScalarType scalar_type(const std::string& dtype) {
 
 /// What an adapter of this model would be for, as far as anything says so.
 lora::AdapterContext context_of(const Model& model, const std::optional<LoadedAdapter>& adapter) {
-  return adapter && adapter->context ? *adapter->context : adapter_context(model, "", {}, {});
+  if (adapter && adapter->context) return *adapter->context;
+  lora::AdapterContext context = adapter_context(model, "", {}, {});
+  if (adapter) context.scale = adapter->scale;
+  return context;
 }
 
 /// The weights as `dtype`. Throws ConfigError for one that float16 cannot hold.
@@ -147,9 +150,9 @@ void export_open_ai(const fs::path& out, const Model& model, const MergedContext
 void export_adapter(const fs::path& out, const Model& model, const LoadedAdapter& adapter,
                     lora::AdapterFormat format) {
   const lora::AdapterContext context = context_of(model, adapter);
-  if (format != lora::AdapterFormat::kPeft) return lora::save_adapter(out, adapter.adapter, context, format);
+  if (format != lora::AdapterFormat::kPeft) return lora::save_adapter(out, *adapter.adapter, context, format);
   write_folder(out,
-               [&](const fs::path& folder) { lora::save_adapter(folder, adapter.adapter, context, format); });
+               [&](const fs::path& folder) { lora::save_adapter(folder, *adapter.adapter, context, format); });
 }
 
 /// Everything that will be written.
@@ -199,7 +202,7 @@ void export_model(const ExportOptions& options) {
       context = context_of(model, adapter);
       // What is written is used so, even where the adapter's file does not say it.
       context->preprocessing = model::to_json(model.loaded.preprocessing);
-      merged.emplace(clip, adapter->adapter);
+      merged.emplace(clip, *adapter->adapter, context->scale);
     }
     if (options.to == "hf") export_hugging_face(options.out, model, context, dtype);
     if (options.to == "openai") export_open_ai(options.out, model, context, dtype);

@@ -24,7 +24,8 @@ void ExportOptions::validate() const {
 void bind(OptionTable& table, ExportOptions& options) {
   table.group("What");
   bind(table, options.model);
-  table.add("adapter", options.adapter, "adapter of it: the authors' .pt, a PEFT folder, or ours");
+  table.add("adapter", options.adapter,
+            "adapter of it: the authors' .pt (CLIP-LoRA's, R-Adapter's), a PEFT folder, or ours");
 
   table.group("Where to");
   table.add("to", options.to,

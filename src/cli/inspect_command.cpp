@@ -98,15 +98,9 @@ void add_fit(ordered_json& report, const InspectOptions& options) {
   const Model model = load_model(options.model);
   report["checkpoint"] = model.path.string();
   try {
-    const lora::Adapter adapter =
-        lora::load_adapter(options.path, model.loaded.clip, model.fingerprint).adapter;
+    const auto adapter = lora::load_adapter(options.path, model.loaded.clip, model.fingerprint).adapter;
     report["fits"] = true;
-    const lora::AdapterSummary summary = lora::summarise(adapter);
-    report["rank"] = summary.rank;
-    report["alpha"] = summary.alpha;
-    report["encoder"] = summary.encoder;
-    report["params"] = summary.params;
-    report["position"] = summary.position;
+    for (const auto& [flag, value] : adapter->settings()) report[flag == "r" ? "rank" : flag] = value;
   } catch (const CheckpointError& error) {
     report["fits"] = false;
     report["why_not"] = error.what();
@@ -115,20 +109,19 @@ void add_fit(ordered_json& report, const InspectOptions& options) {
 
 ordered_json inspect_adapter(const lora::AdapterDescription& adapter, const InspectOptions& options) {
   ordered_json blocks;
-  std::int64_t parameters = 0;
   std::set<std::int64_t> ranks;
   for (const auto& update : adapter.updates) {
     blocks[update.block][update.projection] = {{"rank", update.rank}, {"non_zero", update.non_zero}};
-    parameters += update.parameters;
     ranks.insert(update.rank);
   }
   ordered_json report = {{"kind", "adapter"},
                          {"path", options.path},
                          {"format", lora::to_string(adapter.format)},
+                         {"method", adapter.method},
                          {"settings", adapter.settings},
                          {"ranks", ranks},
                          {"dtypes", adapter.dtypes},
-                         {"parameters", parameters},
+                         {"parameters", adapter.parameters},
                          {"blocks", blocks},
                          {"context", adapter.context}};
   if (!options.model.checkpoint.empty()) add_fit(report, options);

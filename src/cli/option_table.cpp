@@ -186,6 +186,21 @@ void OptionTable::add_words(const std::string& name, std::vector<std::string>& f
   entries_.push_back({name, flag, from_json, [&field] { return json(field); }});
 }
 
+void OptionTable::add_numbers(const std::string& name, std::vector<double>& field, const std::string& help) {
+  CLI::Option* flag = app_->add_option("--" + name, field, help)->group(group_)->type_name("NUMBER");
+  flag->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();
+  std::vector<std::string> words;
+  for (const double number : field) words.push_back(json(number).dump());
+  flag->default_str(CLI::detail::join(words, " "));
+  const auto from_json = [&field, name](const json& value) {
+    const json list = value.is_array() ? value : json::array({value});
+    if (!std::all_of(list.begin(), list.end(), [](const json& element) { return element.is_number(); }))
+      throw_wrong_type(name, "an array of numbers", value);
+    field = list.get<std::vector<double>>();
+  };
+  entries_.push_back({name, flag, from_json, [&field] { return json(field); }});
+}
+
 void OptionTable::add_key(const std::string& name, const std::function<void(const json&)>& from_json,
                           const std::function<json()>& to_json) {
   entries_.push_back({name, nullptr, from_json, to_json});
@@ -222,6 +237,7 @@ bool OptionTable::parse(const std::vector<std::string>& arguments) {
     if (entry.flag != nullptr && entry.flag->count() > 0) given_.insert(entry.name);
   }
   if (!config_path_.empty()) read_config(config_path_);
+  apply_further_defaults();
   if (print_config_) std::cout << to_json().dump(2) << "\n";
   return !print_config_;
 }
@@ -268,6 +284,13 @@ void OptionTable::read(const json& config, const std::string& source) {
       throw ConfigError(source + error.what());
     }
   }
+}
+
+void OptionTable::apply_further_defaults() {
+  if (!further_defaults_) return;
+  const std::set<std::string> given = given_;
+  read(further_defaults_(given_), "");
+  given_ = given;
 }
 
 nlohmann::ordered_json OptionTable::to_json() const {

@@ -5,6 +5,7 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/json_text.hpp"
+#include "command_line.hpp"
 
 extern "C" const char clip_lora_published_begin[], clip_lora_published_end[];
 
@@ -61,7 +62,8 @@ bool PublishedFigures::fit(const std::string& of_backbone, const nlohmann::order
   if (backbone != of_backbone) return false;
   return std::all_of(settings.begin(), settings.end(), [&](const auto& setting) {
     const auto found = of_settings.find(setting.first);
-    return found != of_settings.end() && json(*found) == setting.second;
+    if (found != of_settings.end()) return json(*found) == setting.second;
+    return json(default_settings().value(setting.first, nlohmann::ordered_json())) == setting.second;
   });
 }
 

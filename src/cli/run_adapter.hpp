@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,13 +14,13 @@ namespace clip_lora::cli {
 
 /// The adapter that a run begins with, and what it had a say in.
 struct StartingAdapter {
-  lora::Adapter adapter;
+  std::shared_ptr<lora::Adapter> adapter;
   lora::AdapterFormat saved_format;  ///< of what the run saves
   std::vector<std::string> templates;
   std::vector<std::string> warnings;
 };
 
-/// A fresh adapter, or that of the file `source` unless it is empty. Puts into `options.lora` what the
+/// A fresh adapter, or that of the file `source` unless it is empty. Puts into `options.adapter` what the
 /// adapter is, and into `model` the preprocessing that the flags, else the adapter, else the kind of data and
 /// the checkpoint ask for. Throws ConfigError, and CheckpointError for an adapter that is not what the flags
 /// say.

@@ -6,6 +6,7 @@
 
 #include "clip_lora/cli/console.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/data/base_to_new.hpp"
 #include "clip_lora/data/few_shot.hpp"
 #include "clip_lora/data/missing_data.hpp"
 #include "clip_lora/data/own_dataset.hpp"
@@ -34,13 +35,16 @@ fs::path saved_split(const RunOptions& options) {
                     join_capped(names, names.size()) + did_you_mean(asked, names));
 }
 
+/// What a run trains on: of all classes, or of what a sample of all has of the base ones.
 void sample(RunData& found, const data::Dataset& dataset, const DataOptions& asked) {
   if (!asked.shots) {
-    found.train = dataset.train;
-    found.val = dataset.val;
+    const data::Dataset trained = found.new_classes ? data::base_classes(dataset) : dataset;
+    found.train = trained.train;
+    found.val = trained.val;
     return;
   }
   data::FewShot few_shot = data::sample_few_shot(dataset, static_cast<int>(*asked.shots), asked.seed);
+  if (found.new_classes) few_shot = data::base_classes(few_shot, dataset);
   found.train = std::move(few_shot.train);
   found.val = std::move(few_shot.val);
   const auto& short_classes = few_shot.short_classes;
@@ -110,7 +114,12 @@ RunData KeptDataset::load(const RunOptions& options) {
   found.dataset.name = dataset_.name;
   found.dataset.class_names = dataset_.class_names;
   found.benchmark = benchmark_;
+  found.is_own = benchmark_ == nullptr;
   found.warnings = dataset_.warnings;
+  if (options.data.protocol == "base_to_new") {
+    found.dataset.class_names = data::base_classes(dataset_).class_names;
+    found.new_classes = data::new_classes(dataset_);
+  }
   sample(found, dataset_, options.data);
   const bool trains = !options.output.eval_only;
   const bool validates = trains && options.training.eval_every > 0;
@@ -125,6 +134,10 @@ RunData KeptDataset::load(const RunOptions& options) {
   if (!has_test_images_) test_left_out_ = leave_out_missing(dataset_.test, "test split", allowed);
   has_test_images_ = true;
   found.test = dataset_.test;
+  if (found.new_classes) {  // again, now that images that are missing are left out
+    found.test = data::base_classes(dataset_).test;
+    found.new_classes->test = data::new_classes(dataset_).test;
+  }
   found.left_out["test"] = test_left_out_;
   warn_of_untrained_classes(found);
   return found;

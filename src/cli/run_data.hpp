@@ -16,11 +16,16 @@ namespace clip_lora::cli {
 /// The pictures of one run.
 struct RunData {
   data::Dataset dataset;                       ///< names and warnings; its lists are those below
-  const data::Benchmark* benchmark = nullptr;  ///< nullptr: own data
+  const data::Benchmark* benchmark = nullptr;  ///< of classes; nullptr: there is none
+  bool is_own = true;                          ///< no published data set: its photos are turned by their EXIF
   std::vector<data::Item> train;               ///< the few-shot sample, or all
   std::vector<data::Item>
       val;  ///< its min(shots, 4) validation images per class, or all; empty if nobody looks
+  std::vector<std::string> captions;  ///< of train[i], for image-caption pairs; else none
   std::vector<data::Item> test;
+  /// With the protocol base_to_new, where all of the above are of the base classes: names and test images of
+  /// the new ones.
+  std::optional<data::Dataset> new_classes;
   std::map<std::string, std::int64_t>
       left_out;  ///< missing images by split that is used; with --allow_missing
   std::vector<std::string> warnings;

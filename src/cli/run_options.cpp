@@ -12,6 +12,8 @@
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/benchmark.hpp"
+#include "clip_lora/data/captions.hpp"
+#include "clip_lora/lora/method.hpp"
 #include "clip_lora/ops/linear.hpp"
 #include "clip_lora/text/prompts.hpp"
 
@@ -34,16 +36,91 @@ void require(bool valid, const std::string& flag, const T& got, const std::strin
   throw ConfigError(message.str());
 }
 
+void validate_optimiser(const engine::OptimiserOptions& optimiser) {
+  const auto number = [](bool valid, const std::string& flag, double got, const std::string& expected) {
+    require(valid && std::isfinite(got), flag, got, expected);
+  };
+  number(optimiser.final_learning_rate >= 0.0 &&
+             optimiser.final_learning_rate <= std::max(optimiser.learning_rate, 1e-6),
+         "--min_lr", optimiser.final_learning_rate, "at least 0, and at most --lr");
+  number(optimiser.weight_decay >= 0.0, "--weight_decay", optimiser.weight_decay, "at least 0");
+  number(optimiser.largest_gradient_norm >= 0.0, "--grad_clip", optimiser.largest_gradient_norm,
+         "at least 0 (0: gradients are not clipped)");
+  number(optimiser.average_decay >= 0.0 && optimiser.average_decay < 1.0, "--ema", optimiser.average_decay,
+         "at least 0 and below 1 (0: no average)");
+  require(optimiser.warmup_iterations >= 0, "--warmup", optimiser.warmup_iterations, "at least 0");
+}
+
+/// What the method and the protocol have other defaults for, as far as they go together with what was given.
+/// Those of retrieval are R-Adapter's on COCO; a method that does not average or re-scale does not do so
+/// there either.
+nlohmann::json further_defaults(const RunOptions& options, const std::set<std::string>& given) {
+  nlohmann::json defaults = lora::find_method(options.adapter.method).defaults;
+  if (options.data.protocol == kRetrieval) {
+    for (const char* of_classes : {"templates", "train_templates"}) defaults.erase(of_classes);
+    if (defaults.contains("ema")) defaults["ema"] = 0.999;
+    if (defaults.contains("eval_scale")) defaults["eval_scale"] = nlohmann::json::array({0.8});
+    defaults.update({{"loss", "mpm_nce"},
+                     {"margin", 0.05},
+                     {"augment", "open_clip"},
+                     {"shots", kAllShots},
+                     {"epochs", 10}});
+    return defaults;
+  }
+  if (given.contains("template")) defaults.erase("templates");
+  if (given.contains("n_iters")) defaults.erase("epochs");
+  if (given.contains("loss") && options.training.loss == "ce") {
+    for (const char* of_pairs : {"margin", "label_smoothing", "train_templates"}) defaults.erase(of_pairs);
+  }
+  return defaults;
+}
+
+/// Throws ConfigError for what needs classes, or a benchmark of them.
+void require_nothing_of_classes(const RunOptions& options) {
+  const auto refuse = [](bool given, const std::string& flag, const std::string& why) {
+    if (given) throw ConfigError(flag + " is not for --protocol retrieval: " + why);
+  };
+  const std::string no_classes = "captions have no classes";
+  const PromptOptions& prompts = options.prompts;
+  const TrainingOptions& training = options.training;
+  refuse(options.data.shots.has_value(), "--shots " + std::to_string(options.data.shots.value_or(0)),
+         "training is on all pairs (hint: leave it out)");
+  refuse(!options.data.class_names.empty(), "--class_names", no_classes);
+  refuse(!prompts.templates.empty(), "--template", "captions stand as they are");
+  refuse(!prompts.templates_file.empty(), "--templates", "captions stand as they are");
+  refuse(prompts.train_templates != PromptOptions{}.train_templates, "--train_templates",
+         "captions stand as they are");
+  refuse(prompts.zero_shot_templates != PromptOptions{}.zero_shot_templates, "--zero_shot_templates",
+         "captions stand as they are");
+  refuse(training.loss == "ce", "--loss ce", no_classes + " (hint: --loss mpm_nce)");
+  refuse(training.class_weights != TrainingOptions{}.class_weights, "--class_weights", no_classes);
+  refuse(training.eval_every > 0, "--eval_every", "nothing is looked at before the end");
+  refuse(options.output.save_predictions, "--save_predictions", no_classes);
+}
+
+std::vector<std::string> caption_names() {
+  std::vector<std::string> names;
+  for (const auto& benchmark : data::caption_benchmarks()) names.push_back(benchmark.name);
+  return names;
+}
+
 }  // namespace
 
 void DataOptions::validate() const {
+  require_one_of("--protocol", protocol, {"all", "base_to_new", kRetrieval});
+  if (dataset.empty() && protocol == kRetrieval) {
+    throw ConfigError("--dataset is missing: expected a .json or .csv of captions, or one of " +
+                      join_capped(caption_names()) + " (hint: clip_lora --help)");
+  }
   if (dataset.empty()) {
     throw ConfigError("--dataset is missing: expected a folder, a .csv, a .json, or one of " +
                       join_capped(data::benchmark_names(), kAllNames) + " (hint: clip_lora --help)");
   }
   require(!shots || *shots >= 1, "--shots", shots.value_or(0), "at least 1, or 'all'");
   split.validate();
-  if (data::find_benchmark(dataset) == nullptr) return;
+  const bool is_own = protocol == kRetrieval ? data::find_caption_benchmark(dataset) == nullptr
+                                             : data::find_benchmark(dataset) == nullptr;
+  if (is_own) return;
   const auto refuse = [&](const std::string& flag, const std::string& own) {
     throw ConfigError(flag + ": '" + dataset + "' has " + own +
                       " of its own (hint: the flag is for own data; a folder of this name is './" + dataset +
@@ -61,7 +138,7 @@ void PromptOptions::validate() const {
     throw ConfigError("--template and --templates exclude each other");
   for (const auto& prompt_template : templates)
     text::fill_template(prompt_template, "");  // throws without {}
-  require_one_of("--train_templates", train_templates, {"first", "all"});
+  require_one_of("--train_templates", train_templates, {"first", "all", "random"});
 }
 
 void ImageOptions::validate() const {
@@ -91,6 +168,21 @@ void TrainingOptions::validate() const {
           "at most " + std::to_string(kLargestBatch));
   require(optimiser.learning_rate > 0.0 && std::isfinite(optimiser.learning_rate), "--lr",
           optimiser.learning_rate, "a number above 0");
+  validate_optimiser(optimiser);
+  require_one_of("--loss", loss, {"ce", "mpm_nce"});
+  require(margin >= 0.0 && std::isfinite(margin), "--margin", margin, "at least 0");
+  require(label_smoothing >= 0.0 && label_smoothing < 1.0, "--label_smoothing", label_smoothing,
+          "at least 0 and below 1");
+  image::parse_augmentation(augment);
+  if (loss == "ce") {
+    const std::string hint = "is for --loss mpm_nce: cross-entropy has none";
+    if (margin > 0.0) throw ConfigError("--margin " + hint);
+    if (label_smoothing > 0.0) throw ConfigError("--label_smoothing " + hint);
+  } else {
+    require(batch_size >= 2, "--batch_size", batch_size,
+            "at least 2 with --loss mpm_nce, which compares pairs");
+    if (class_weights != "none") throw ConfigError("--class_weights is for --loss ce: pairs have no weights");
+  }
   require_one_of("--class_weights", class_weights, {"none", "balanced"});
   require(eval_every >= 0, "--eval_every", eval_every, "at least 0 (0: never)");
   require_one_of("--select", select, {"last", "best"});
@@ -137,10 +229,15 @@ void set_up(const ComputeOptions& options) {
 
 void RunOptions::validate() const {
   data.validate();
+  if (data.protocol == kRetrieval) require_nothing_of_classes(*this);
   prompts.validate();
   images.validate();
   model.validate();
-  lora.validate();
+  lora::find_method(adapter.method);
+  adapter.validate();
+  if (eval_scales.empty()) throw ConfigError("--eval_scale is empty: expected numbers from 0 to 2");
+  for (const double scale : eval_scales)
+    require(scale >= 0.0 && scale <= 2.0, "--eval_scale", scale, "0 to 2");
   training.validate();
   output.validate();
   compute.validate();
@@ -148,10 +245,15 @@ void RunOptions::validate() const {
     throw ConfigError(
         "--zero_shot_templates dataset: own data have no customary templates (hint: give a file)");
   }
+  const bool are_pairs = training.loss == "mpm_nce";
+  if (are_pairs && prompts.train_templates == "all")
+    throw ConfigError("--train_templates all is for --loss ce: a pair has one text (hint: random)");
+  if (!are_pairs && prompts.train_templates == "random")
+    throw ConfigError(
+        "--train_templates random is for --loss mpm_nce: cross-entropy uses the same each time");
   if (data.shots) {
-    if (training.epochs) {
-      throw ConfigError("--epochs " + std::to_string(*training.epochs) +
-                        " is for --shots all; otherwise --n_iters, iterations per shot, sets the length");
+    if (training.epochs && training.iterations_per_shot != TrainingOptions{}.iterations_per_shot) {
+      throw ConfigError("--epochs and --n_iters exclude each other: both set the length");
     }
     require(*data.shots <= kMostIterations / training.iterations_per_shot, "--shots", *data.shots,
             "at most " + std::to_string(kMostIterations) + " iterations (shots times --n_iters)");
@@ -162,16 +264,19 @@ void RunOptions::validate() const {
   }
 }
 
-std::int64_t RunOptions::epochs() const { return training.epochs.value_or(kDefaultEpochs); }
+std::optional<std::int64_t> RunOptions::epochs() const {
+  if (training.epochs || data.shots) return training.epochs;
+  return kDefaultEpochs;
+}
 
 std::int64_t RunOptions::iterations(std::int64_t training_images) const {
-  if (data.shots) return training.iterations_per_shot * *data.shots;
+  if (!epochs()) return training.iterations_per_shot * *data.shots;
   const std::int64_t per_epoch =
       training_images / training.batch_size + (training_images % training.batch_size != 0);
-  require(epochs() <= kMostIterations / std::max<std::int64_t>(1, per_epoch), "--epochs", epochs(),
+  require(*epochs() <= kMostIterations / std::max<std::int64_t>(1, per_epoch), "--epochs", *epochs(),
           "at most " + std::to_string(kMostIterations) + " iterations, " + std::to_string(per_epoch) +
               " per epoch");
-  return epochs() * per_epoch;
+  return *epochs() * per_epoch;
 }
 
 std::filesystem::path RunOptions::result_folder(const std::string& dataset) const {
@@ -188,11 +293,12 @@ std::filesystem::path RunOptions::result_folder(const std::string& dataset) cons
 
 void bind(OptionTable& table, RunOptions& options) {
   table.group("Data");
-  table.add("dataset", options.data.dataset,
-            join_capped(data::benchmark_names(), kAllNames) +
-                "; or data of your own: a folder of class folders, " +
-                "with or without train, val and test above them, a .csv (path, label, split), or a CoOp "
-                "split .json");
+  table.add(
+      "dataset", options.data.dataset,
+      join_capped(data::benchmark_names(), kAllNames) + "; or data of your own: a folder of class folders, " +
+          "with or without train, val and test above them, a .csv (path, label, split), or a CoOp "
+          "split .json; with --protocol retrieval " +
+          join_capped(caption_names()) + ", a .json of Karpathy's format, or a .csv (image, caption, split)");
   table.add("root_path", options.data.root_path, "folder that holds the benchmarks' folders");
   table.add("shots", options.data.shots, kAllShots, "training images per class, or all there are");
   table.add("seed", options.data.seed, "seed of the few-shot sample and of training");
@@ -203,6 +309,9 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("class_names", options.data.class_names,
             "file of class names for own data: JSON, or lines of names or of 'folder: name'");
   table.add("allow_missing", options.data.allow_missing, "go on without images that are not there");
+  table.add("protocol", options.data.protocol,
+            "all (classes); base_to_new: trained on the first half of the classes, tested on either half; or "
+            "retrieval: images and captions find each other");
 
   table.group("Prompts");
   PromptOptions& prompts = options.prompts;
@@ -210,8 +319,10 @@ void bind(OptionTable& table, RunOptions& options) {
       "template", prompts.templates,
       "prompt, with {} for the class name; given several times, all are averaged; unset, the adapter's, "
       "or 'a photo of a {}.'");
-  table.add("templates", prompts.templates_file, "file of templates: a JSON array, or one per line");
-  table.add("train_templates", prompts.train_templates, "templates used in training: first or all");
+  table.add("templates", prompts.templates_file,
+            "file of templates, a JSON array or one per line; or imagenet: OpenAI's 80");
+  table.add("train_templates", prompts.train_templates,
+            "templates used in training: first or all; random: of pairs (--loss mpm_nce), one each time");
   table.add("zero_shot_templates", prompts.zero_shot_templates,
             "of the zero-shot line: plain (the same), dataset (the benchmark's customary ones), or a file of "
             "templates or of descriptions per class");
@@ -231,8 +342,14 @@ void bind(OptionTable& table, RunOptions& options) {
   table.group("Model");
   bind(table, options.model);
 
-  table.group("LoRA");
-  lora::LoraOptions& lora = options.lora;
+  table.group("Adapter");
+  std::string methods;
+  for (const auto& method : lora::methods()) {
+    methods += (methods.empty() ? "" : "; ") + method.name + ": " + method.summary;
+  }
+  table.add("method", options.adapter.method, methods);
+  table.set_further_defaults([&options](const auto& given) { return further_defaults(options, given); });
+  lora::LoraOptions& lora = options.adapter.lora;
   table.add(
       "encoder", [&lora](const auto& words) { lora.encoder = lora::parse_encoder(words.front()); },
       [&lora] { return std::vector{lora::to_string(lora.encoder)}; }, false,
@@ -248,12 +365,40 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("r", lora.rank, "rank of A and B");
   table.add("alpha", lora.alpha, "the update is scaled by alpha / sqrt(r)");
   table.add("dropout_rate", lora.dropout, "dropout on the adapters' input, [0, 1)");
+  lora::RAdapterOptions& r_adapter = options.adapter.r_adapter;
+  table.add("adapter_rank", r_adapter.rank, "R-Adapter's rank; 0: full");
+  table.add("adapter_init_scale", r_adapter.initial_scale, "R-Adapter's scale s at the start");
+  table.add("adapter_drop", r_adapter.drop,
+            "probability with which R-Adapter is dropped in training, [0, 1)");
+  table.add(
+      "adapter_drop_unit",
+      [&r_adapter](const auto& words) { r_adapter.drop_unit = lora::parse_drop_unit(words.front()); },
+      [&r_adapter] { return std::vector{lora::to_string(r_adapter.drop_unit)}; }, false,
+      "what is dropped at once: position (of all samples alike), sample, module");
+  table.add_numbers(
+      "eval_scale", options.eval_scales,
+      "factors on the adapter in evaluation, 0 to 2; the first is the result, all are evaluated");
 
   table.group("Training");
-  table.add("lr", options.training.optimiser.learning_rate, "learning rate of AdamW, cosine to 1e-6");
+  engine::OptimiserOptions& optimiser = options.training.optimiser;
+  table.add("lr", optimiser.learning_rate, "learning rate of AdamW, by half a cosine to --min_lr");
+  table.add("min_lr", optimiser.final_learning_rate, "learning rate in the end");
+  table.add("warmup", optimiser.warmup_iterations, "iterations in which the learning rate grows to --lr");
+  table.add("weight_decay", optimiser.weight_decay, "weight decay of AdamW");
+  table.add("grad_clip", optimiser.largest_gradient_norm,
+            "norm that gradients are shortened to; 0: they are not");
+  table.add("ema", optimiser.average_decay,
+            "m of the adapter's exponential moving average, which is what is kept, [0, 1); 0: none");
+  table.add("loss", options.training.loss,
+            "ce: cross-entropy over the classes; mpm_nce: multi-positive margin NCE over image-text pairs");
+  table.add("margin", options.training.margin, "margin of mpm_nce, in cosines");
+  table.add("label_smoothing", options.training.label_smoothing, "label smoothing of mpm_nce, [0, 1)");
+  table.add(
+      "augment", options.training.augment,
+      "clip_lora: crops from 8 % of the picture on, flipped at random; open_clip: from 90 %, not flipped");
   table.add("n_iters", options.training.iterations_per_shot, "iterations per shot: n_iters * shots in all");
   table.add("epochs", options.training.epochs, "auto",
-            "with --shots all, instead of --n_iters: passes over the training images; auto: " +
+            "instead of --n_iters: passes over the training images; auto: with --shots all " +
                 std::to_string(kDefaultEpochs));
   table.add("batch_size", options.training.batch_size, "images per iteration");
   table.add("class_weights", options.training.class_weights,
@@ -272,7 +417,9 @@ void bind(OptionTable& table, RunOptions& options) {
             "folder for adapter and results; without it they are printed only");
   table.add("variant", options.output.variant,
             "folder between that of the shots and that of the seed, for runs of other settings");
-  table.add("filename", options.output.filename, "name of the adapter's file, .pt is added");
+  table.add(
+      "filename", options.output.filename,
+      "name of the adapter's file; .pt is added, or .safetensors where the authors' format will not do");
   table.add("eval_only", options.output.eval_only, "evaluate the saved adapter instead of training one");
   table.add("save_predictions", options.output.save_predictions,
             "also save predictions.csv: what the adapted model says of each test image");

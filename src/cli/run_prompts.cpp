@@ -14,6 +14,7 @@ constexpr std::size_t kDifferencesNamed = 3;
 std::vector<std::string> run_templates(const PromptOptions& options,
                                        const std::optional<lora::AdapterContext>& adapter) {
   if (!options.templates.empty()) return options.templates;
+  if (options.templates_file == "imagenet") return text::imagenet_templates();
   if (!options.templates_file.empty()) return text::read_templates(options.templates_file);
   if (adapter && !adapter->templates.empty()) return adapter->templates;
   return {std::string(text::kDefaultTemplate)};
@@ -21,8 +22,8 @@ std::vector<std::string> run_templates(const PromptOptions& options,
 
 text::ClassPrompts training_prompts(const PromptOptions& options, const std::vector<std::string>& class_names,
                                     const std::vector<std::string>& templates) {
-  if (options.train_templates == "all") return text::class_prompts(class_names, templates);
-  return text::class_prompts(class_names, {templates.front()});
+  if (options.train_templates == "first") return text::class_prompts(class_names, {templates.front()});
+  return text::class_prompts(class_names, templates);
 }
 
 text::ClassPrompts zero_shot_prompts(const PromptOptions& options, const data::Benchmark* benchmark,
@@ -39,7 +40,7 @@ std::optional<std::string> class_names_warning(const lora::AdapterContext& adapt
                                                const std::vector<std::string>& class_names,
                                                const std::filesystem::path& source) {
   const auto& trained = adapter.class_names;
-  if (trained.empty() || trained == class_names) return std::nullopt;
+  if (trained.empty() || class_names.empty() || trained == class_names) return std::nullopt;
   std::vector<std::string> differences;
   if (trained.size() != class_names.size()) {
     differences.push_back(std::to_string(trained.size()) + " classes, here " +

@@ -11,6 +11,7 @@
 #include "clip_lora/core/memory.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/io/json_text.hpp"
+#include "clip_lora/train/statistics.hpp"
 #include "prediction_text.hpp"
 
 namespace clip_lora::cli {
@@ -61,6 +62,24 @@ std::vector<std::int64_t> from_worst_to_best(const train::Metrics& metrics) {
 }
 
 }  // namespace
+
+ordered_json scales_json(const std::vector<ScaledAccuracy>& scales, double untouched,
+                         std::optional<double> untouched_new_classes) {
+  std::vector<ScaledAccuracy> rows = {{0.0, untouched, untouched_new_classes}};
+  rows.insert(rows.end(), scales.begin(), scales.end());
+  auto json = ordered_json::array();
+  for (const auto& row : rows) {
+    json.push_back({{"eval_scale", row.scale}, {"accuracy", row.accuracy}});
+    if (!row.new_classes) continue;
+    json.back()["new_classes_accuracy"] = *row.new_classes;
+    json.back()["harmonic_mean"] = train::harmonic_mean(row.accuracy, *row.new_classes);
+  }
+  return json;
+}
+
+std::string new_classes_text(const std::optional<double>& accuracy) {
+  return accuracy ? "   new classes " + percent(*accuracy) : "";
+}
 
 ordered_json overall_json(const train::Metrics& metrics) {
   return {{"accuracy", metrics.accuracy()},

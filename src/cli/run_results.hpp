@@ -17,6 +17,21 @@ namespace clip_lora::cli {
 /// Accuracy, top-5 accuracy (percent), macro-F1 and expected calibration error (0 … 1).
 nlohmann::ordered_json overall_json(const train::Metrics& metrics);
 
+/// What one --eval_scale has given. Percent.
+struct ScaledAccuracy {
+  double scale = 1.0;
+  double accuracy = 0.0;              ///< of the test split
+  std::optional<double> new_classes;  ///< of new classes, with the protocol base_to_new
+};
+
+/// [{eval_scale, accuracy, and with base_to_new new_classes_accuracy, harmonic_mean}], the untouched model,
+/// as scale 0, first.
+nlohmann::ordered_json scales_json(const std::vector<ScaledAccuracy>& scales, double untouched,
+                                   std::optional<double> untouched_new_classes);
+
+/// "   new classes 12.34 %" for the terminal; "" for nothing.
+std::string new_classes_text(const std::optional<double>& accuracy);
+
 /// [{name, total, correct, accuracy}] by label; no accuracy (null) for a class without pictures.
 nlohmann::ordered_json per_class_json(const train::Metrics& metrics,
                                       const std::vector<std::string>& class_names);

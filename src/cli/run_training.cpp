@@ -7,6 +7,7 @@
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "clip_lora/cli/console.hpp"
 #include "clip_lora/core/device.hpp"
@@ -28,6 +29,7 @@ data::TrainingLoaderOptions loader_options(const RunOptions& options, std::int64
   data::TrainingLoaderOptions loader;
   loader.batch_size = static_cast<int>(options.training.batch_size);
   loader.seed = static_cast<std::uint64_t>(options.data.seed);
+  loader.augmentation = image::parse_augmentation(options.training.augment);
   loader.workers = options.images.worker_count();
   loader.image_memory_bytes = static_cast<std::uint64_t>(options.images.memory_gib * kBytesPerGib);
   loader.skipped_batches = skipped_batches;
@@ -35,26 +37,34 @@ data::TrainingLoaderOptions loader_options(const RunOptions& options, std::int64
 }
 
 engine::TrainingStepOptions step_options(const RunOptions& options, const RunData& data,
-                                         const text::ClassPrompts& prompts,
-                                         const image::Preprocessing& preprocessing, std::int64_t iterations,
-                                         at::Device device) {
+                                         const TrainingTexts& texts, const model::LoadedClip& model,
+                                         std::int64_t iterations) {
+  const model::Clip& clip = model.clip;
   engine::TrainingStepOptions step;
   step.optimiser = options.training.optimiser;
   step.total_iterations = iterations;
-  step.prompts_per_class = static_cast<std::int64_t>(prompts.front().size());
+  if (options.training.loss == "mpm_nce") {
+    step.loss = engine::Loss::kContrastive;
+    step.logit_scale = std::exp(clip->logit_scale.item<double>());
+    step.margin = options.training.margin;
+    step.label_smoothing = options.training.label_smoothing;
+  } else {
+    step.prompts_per_class = static_cast<std::int64_t>(texts.groups.front().size());
+  }
   step.dropout_seed = options.data.seed;
   step.batch_size = std::min(options.training.batch_size, static_cast<std::int64_t>(data.train.size()));
-  step.preprocessing = preprocessing;
+  step.preprocessing = model.preprocessing;
   if (options.training.class_weights == "balanced") {
     const auto classes = static_cast<std::int64_t>(data.dataset.class_names.size());
-    step.class_weights = train::balanced_class_weights(data.train, classes).to(device);
+    step.class_weights = train::balanced_class_weights(data.train, classes).to(clip->device());
   }
   return step;
 }
 
-void print_plan(const RunOptions& options, std::int64_t images, std::int64_t iterations) {
-  std::cout << "plan       " << with_commas(options.epochs()) << " epochs of " << with_commas(images)
-            << " images in batches of " << options.training.batch_size << ": " << with_commas(iterations)
+void print_plan(const RunOptions& options, const RunData& data, std::int64_t iterations) {
+  std::cout << "plan       " << with_commas(*options.epochs()) << " epochs of "
+            << with_commas(std::ssize(data.train)) << (data.captions.empty() ? " images" : " pairs")
+            << " in batches of " << options.training.batch_size << ": " << with_commas(iterations)
             << " iterations" << std::endl;
 }
 
@@ -77,6 +87,7 @@ class TrainingImages {
           data.train, model.preprocessing,
           {.batch_size = loader.batch_size,
            .seed = loader.seed,
+           .augmentation = loader.augmentation,
            .workers = loader.workers,
            .device = device,
            .store_bytes = loader.image_memory_bytes > 0 ? std::min(loader.image_memory_bytes, free) : free,
@@ -90,7 +101,9 @@ class TrainingImages {
             (gib > 0.0 ? " (" + fixed(gib, 1) + " GiB)" : "") + ", the others are decoded at each draw";
   }
 
-  train::NextBatch batches() { return draws_ ? train::batches_of(*draws_) : train::batches_of(*loader_); }
+  train::NextBatch batches(const train::DrawTexts& texts) {
+    return draws_ ? train::batches_of(*draws_, texts) : train::batches_of(*loader_, texts);
+  }
 
   /// What a training step has to know of them.
   void describe(engine::TrainingStepOptions& step) const {
@@ -159,6 +172,7 @@ class RunTraining {
     plan.validation = {
         .every = options_.training.eval_every,
         .accuracy = [this] { return look(); },
+        .scale = options_.eval_scales.front(),
         .select = options_.training.select == "best" ? train::Select::kBest : train::Select::kLast};
     plan.checkpoints = {.every = files_.folder.empty() ? 0 : options_.output.checkpoint_every,
                         .save = [this](const train::TrainingState& state) { save(state); },
@@ -223,17 +237,32 @@ class RunTraining {
 
 }  // namespace
 
+TrainingTexts class_texts(text::ClassPrompts prompts, const std::vector<data::Item>& items) {
+  TrainingTexts texts = {std::move(prompts)};
+  for (const auto& item : items) texts.group_of_item.push_back(item.label);
+  return texts;
+}
+
+TrainingTexts caption_texts(const std::vector<std::string>& captions) {
+  TrainingTexts texts = {.overlong = text::Overlong::kTruncate};
+  for (const auto& caption : captions) {
+    texts.group_of_item.push_back(std::ssize(texts.groups));
+    texts.groups.push_back({caption});
+  }
+  return texts;
+}
+
 TrainingReport train_adapter(const RunOptions& options, const RunData& data, const model::LoadedClip& model,
                              const lora::Adapter& adapter, const text::Tokenizer& tokenizer,
-                             const text::ClassPrompts& prompts, const TrainingFiles& files,
+                             const TrainingTexts& texts, const TrainingFiles& files,
                              const TrainingHooks& hooks) {
   const bool quiet = options.compute.quiet;
   const Stopwatch whole;
   const auto image_count = static_cast<std::int64_t>(data.train.size());
   const std::int64_t iterations = options.iterations(image_count);
   log_detail(with_commas(adapter.parameter_count()) + " trainable parameters in " +
-             std::to_string(adapter.blocks().size()) + " blocks");
-  if (!options.data.shots && !quiet) print_plan(options, image_count, iterations);
+             std::to_string(adapter.places().size()) + " blocks");
+  if (options.epochs() && !quiet) print_plan(options, data, iterations);
   if (files.resumed && !quiet) {
     std::cout << "resumed    after " << with_commas(files.resumed->iteration) << " of "
               << with_commas(iterations) << " iterations" << std::endl;
@@ -241,18 +270,24 @@ TrainingReport train_adapter(const RunOptions& options, const RunData& data, con
 
   TrainingImages images(options, data, model, files.resumed ? files.resumed->iteration : 0);
   if (!images.note().empty() && !quiet) std::cout << "images     " << images.note() << std::endl;
-  const model::Prompts tokens =
-      train::tokenize_prompts(tokenizer, prompts, model.clip->architecture().context_length);
-  auto step_settings =
-      step_options(options, data, prompts, model.preprocessing, iterations, model.clip->device());
+  const std::int64_t context_length = model.clip->architecture().context_length;
+  model::Prompts prompts;
+  train::DrawTexts texts_of_pairs;
+  if (options.training.loss == "mpm_nce") {
+    texts_of_pairs = train::draw_texts(tokenizer, texts.groups, texts.group_of_item, context_length,
+                                       static_cast<std::uint64_t>(options.data.seed), texts.overlong);
+  } else {
+    prompts = train::tokenize_prompts(tokenizer, texts.groups, context_length);
+  }
+  auto step_settings = step_options(options, data, texts, model, iterations);
   images.describe(step_settings);
-  engine::TrainingStep step(model.clip, adapter, tokens, step_settings);
+  engine::TrainingStep step(model.clip, adapter, prompts, step_settings);
   if (const std::string parts = step.parts(); !parts.empty() && !quiet) {
     std::cout << "memory     activations do not fit: " << parts << ", computed twice" << std::endl;
   }
 
   RunTraining training(options, image_count, files, hooks);
-  const train::NextBatch next_batch = images.batches();
+  const train::NextBatch next_batch = images.batches(texts_of_pairs);
   const TrainingReport report = training.run(step, adapter, next_batch, model.clip);
   if (quiet) return report;
   std::cout << "training   " << with_commas(report.iterations) << " iterations   loss "

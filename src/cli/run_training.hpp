@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "clip_lora/cli/run_options.hpp"
 #include "clip_lora/lora/adapter.hpp"
@@ -31,11 +33,25 @@ struct TrainingHooks {
   std::function<void()> before_saving;                       ///< a checkpoint; likewise
 };
 
+/// What data.train is trained with: cross-entropy takes all texts, a group being a class's; a pair takes one
+/// of its item's group, drawn anew each time.
+struct TrainingTexts {
+  text::ClassPrompts groups = {};
+  std::vector<std::int64_t> group_of_item = {};  ///< by data.train
+  text::Overlong overlong = text::Overlong::kError;
+};
+
+/// The prompts of `items`' classes.
+TrainingTexts class_texts(text::ClassPrompts prompts, const std::vector<data::Item>& items);
+
+/// A caption of its own for each item, as it stands; one that is too long is cut.
+TrainingTexts caption_texts(const std::vector<std::string>& captions);
+
 /// Trains `adapter` on data.train with a progress bar, from the beginning or from files.resumed on, and
 /// prints what was done. Throws as train::train.
 TrainingReport train_adapter(const RunOptions& options, const RunData& data, const model::LoadedClip& model,
                              const lora::Adapter& adapter, const text::Tokenizer& tokenizer,
-                             const text::ClassPrompts& prompts, const TrainingFiles& files,
+                             const TrainingTexts& texts, const TrainingFiles& files,
                              const TrainingHooks& hooks);
 
 }  // namespace clip_lora::cli

@@ -8,6 +8,7 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/json_text.hpp"
+#include "command_line.hpp"
 #include "sweep_failure.hpp"
 
 namespace clip_lora::cli {
@@ -93,6 +94,8 @@ std::size_t hash_of_test_set(const ordered_json& results) {
 }
 
 SavedRun read_fields(const ordered_json& results, const fs::path& file, const std::string& name) {
+  if (results.contains("retrieval"))
+    throw DataError(source_of(file) + "it is of --protocol retrieval, which has recall and no accuracy");
   const ordered_json& settings = results.at("settings");
   const ordered_json& training = results.at("training");
   SavedRun run;
@@ -234,7 +237,7 @@ std::string shots_name(std::int64_t shots) { return shots == kAllShots ? "all" :
 bool may_change_accuracy(const std::string& setting) { return !kNoVariant.contains(setting); }
 
 ordered_json comparable_setting(const SavedRun& run, const std::string& setting) {
-  const ordered_json value = run.settings.value(setting, ordered_json());
+  const ordered_json value = run.settings.value(setting, default_settings().value(setting, ordered_json()));
   if (setting != "checkpoint") return value;
   if (!run.fingerprint.empty()) return run.fingerprint;
   if (!value.is_string()) return value;

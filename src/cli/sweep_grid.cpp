@@ -190,9 +190,13 @@ SweepRun make_run(const SweepOptions& sweep, const json& cell) {
   bind(table, run.options);
   try {
     table.read(settings, "");
+    table.apply_further_defaults();
     run.options.given = table.given();
     OutputOptions& output = run.options.output;
     output.resume = output.resume || output.checkpoint_every > 0;
+    if (run.options.data.protocol == kRetrieval)
+      throw ConfigError(
+          "--protocol retrieval is for single runs, not for a sweep (hint: a run for each --seed)");
     run.options.validate();
   } catch (const ConfigError& error) {
     throw ConfigError("run '" + run.label + "': " + error.what());

@@ -18,7 +18,7 @@
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/io/json_text.hpp"
 #include "clip_lora/io/lease.hpp"
-#include "clip_lora/lora/adapter.hpp"
+#include "clip_lora/lora/method.hpp"
 #include "clip_lora/train/cost.hpp"
 #include "run_session.hpp"
 #include "saved_run.hpp"
@@ -32,7 +32,7 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kBytesOfResults = 64 << 10;  // beside the adapter
 constexpr std::uint64_t kBytesPerPrediction = 200;
-constexpr std::uint64_t kAdaptersPerCheckpoint = 4;  // itself, two moments, the best one
+constexpr std::uint64_t kAdaptersPerCheckpoint = 5;  // itself, two moments, the average, the best one
 constexpr double kUsualEfficiency = 0.25;            // of the device's large products; a first guess
 
 std::string dataset_name(const RunOptions& options) {
@@ -119,12 +119,12 @@ class Planner {
   /// Makes one to see. Runs of a model come together, so that it is at hand. Throws ConfigError.
   void require_possible_adapter(const RunOptions& options, const ModelFacts& facts) {
     if (!options.output.adapter.empty()) return;  // its file decides
-    const lora::LoraOptions& lora = options.lora;
-    const std::string key = facts.fingerprint + " " + std::to_string(lora.rank) +
-                            lora::to_string(lora.encoder) + lora::to_string(lora.position) +
-                            join_capped(lora::projection_names(lora.projections));
+    const lora::AdapterOptions& adapter = options.adapter;
+    std::string key = facts.fingerprint;
+    for (const auto& [flag, value] : lora::find_method(adapter.method).settings(adapter))
+      key += " " + flag + value;
     if (!tried_adapters_.insert(key).second) return;
-    const auto parameters = lora::Adapter(clip_, lora).parameter_count();
+    const auto parameters = lora::make_adapter(clip_, adapter)->parameter_count();
     largest_adapter_ = std::max(largest_adapter_, static_cast<std::uint64_t>(parameters) * sizeof(float));
   }
 

@@ -6,6 +6,7 @@
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/json_text.hpp"
+#include "command_line.hpp"
 #include "saved_run.hpp"
 #include "sweep_plan.hpp"
 
@@ -22,7 +23,9 @@ constexpr std::array kOfNoConsequence = {"root_path",   "image_memory",    "work
                                          "tensorboard", "save_predictions"};
 
 /// Flags whose values are the adapter's that a run goes on from.
-constexpr std::array kOfAdapters = {"encoder", "position", "params", "r", "alpha"};
+constexpr std::array kOfAdapters = {
+    "encoder",      "position",           "params",           "r", "alpha", "adapter_rank",
+    "adapter_drop", "adapter_init_scale", "adapter_drop_unit"};
 
 template <typename Names>
 bool is_among(const Names& names, const std::string& name) {
@@ -41,7 +44,7 @@ std::vector<std::string> differences(const PlannedRun& run, const ordered_json& 
   RunOptions options = run.run.options;
   options.model.backbone = run.backbone;
   const ordered_json wanted = settings_of(options);
-  const ordered_json defaults = settings_of({});
+  const ordered_json& defaults = default_settings();
   const ordered_json saved = results.value("settings", ordered_json::object());
   std::vector<std::string> found;
   for (const auto& [key, value] : wanted.items()) {

@@ -14,6 +14,7 @@
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/io/json_text.hpp"
+#include "command_line.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -27,7 +28,7 @@ bool is_told_otherwise(const std::string& flag) {
       "exif",      "resize_mode", "backbone",    "checkpoint",    "image_memory",     "workers",
       "cache_dir", "save_path",   "filename",    "eval_only",     "save_predictions", "checkpoint_every",
       "resume",    "log_every",   "tensorboard", "device",        "precision",        "zero_shot_templates",
-      "verbose",   "quiet",       "variant"};
+      "verbose",   "quiet",       "variant",     "eval_scale"};
   return kFlags.contains(flag);
 }
 
@@ -37,12 +38,8 @@ std::string text_of(const nlohmann::ordered_json& value) {
   return value.is_string() ? text.substr(1, text.size() - 2) : text;
 }
 
-/// "3 pictures, 0123456789abcdef": of labels and file names, as the folders above may be moved.
-std::string summary_of(const std::vector<data::Item>& items) {
-  std::string text;
-  for (const auto& item : items) {
-    text += std::to_string(item.label) + "/" + fs::path(item.image).filename().string() + "\n";
-  }
+/// "0123456789abcdef".
+std::string hash_of(const std::string& text) {
   XXH64_canonical_t hash;
   XXH64_canonicalFromHash(&hash, XXH3_64bits(text.data(), text.size()));
   std::string digits;
@@ -50,7 +47,16 @@ std::string summary_of(const std::vector<data::Item>& items) {
     constexpr std::string_view kDigits = "0123456789abcdef";
     digits += {kDigits[byte >> 4], kDigits[byte & 15]};
   }
-  return std::to_string(items.size()) + " pictures, " + digits;
+  return digits;
+}
+
+/// "3 pictures, 0123456789abcdef": of labels and file names, as the folders above may be moved.
+std::string pictures_summary(const std::vector<data::Item>& items) {
+  std::string text;
+  for (const auto& item : items) {
+    text += std::to_string(item.label) + "/" + fs::path(item.image).filename().string() + "\n";
+  }
+  return std::to_string(items.size()) + " pictures, " + hash_of(text);
 }
 
 train::TrainingCheckpoint read(const fs::path& path) {
@@ -74,8 +80,7 @@ void require_settings(const train::TrainingSettings& saved, const train::Trainin
 }  // namespace
 
 train::TrainingSettings training_settings(RunOptions options, const lora::AdapterContext& context,
-                                          at::ScalarType precision,
-                                          const std::vector<data::Item>& training_images) {
+                                          at::ScalarType precision, const RunData& data) {
   OptionTable table("", "");
   bind(table, options);
   train::TrainingSettings settings;
@@ -90,7 +95,8 @@ train::TrainingSettings training_settings(RunOptions options, const lora::Adapte
   settings["class names"] = text_of(context.class_names);
   settings["templates"] = text_of(context.templates);
   settings["preprocessing"] = text_of(context.preprocessing);
-  settings["training images"] = summary_of(training_images);
+  settings["training images"] = pictures_summary(data.train);
+  if (!data.captions.empty()) settings["captions"] = hash_of(text_of(data.captions));
   return settings;
 }
 
@@ -105,7 +111,11 @@ TrainingFiles open_training_files(const RunOptions& options, const fs::path& fol
                 "' is there to go on from (hint: --resume)");
     return files;
   }
-  const train::TrainingCheckpoint checkpoint = read(path);
+  train::TrainingCheckpoint checkpoint = read(path);
+  const auto& defaults = default_settings();
+  for (const auto& [name, value] : defaults.items()) {  // flags that its version did not have
+    if (!is_told_otherwise(name)) checkpoint.settings.try_emplace("--" + name, text_of(value));
+  }
   require_settings(checkpoint.settings, files.settings, path);
   files.resumed = checkpoint.state;
   return files;

@@ -5,13 +5,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
-#include <vector>
 
 #include "clip_lora/cli/run_options.hpp"
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/data/dataset.hpp"
 #include "clip_lora/lora/adapter_file.hpp"
 #include "clip_lora/train/checkpoint.hpp"
+#include "run_data.hpp"
 
 namespace clip_lora::cli {
 
@@ -39,8 +38,7 @@ struct TrainingFiles {
 /// Everything that decides which adapter a training ends with: flags, in the words of --print_config, and
 /// what was found on the disk. `context`: see lora::AdapterContext.
 train::TrainingSettings training_settings(RunOptions options, const lora::AdapterContext& context,
-                                          at::ScalarType precision,
-                                          const std::vector<data::Item>& training_images);
+                                          at::ScalarType precision, const RunData& data);
 
 /// The files of a training in `folder`, and with --resume the checkpoint there. Warns of one that is not gone
 /// on from. Throws UnreadableCheckpoint, OtherTrainingsCheckpoint.

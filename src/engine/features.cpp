@@ -33,6 +33,20 @@ at::Tensor embed_tokens(const model::Clip& clip, const at::Tensor& ids, const st
          clip->positional_embedding.index_select(0, places);
 }
 
+/// Position and number of each row of a part whose first sequence is place.sequences.
+void set_rows(Place& place, const std::vector<std::int64_t>& own_lengths, std::int64_t prefix,
+              at::Device device) {
+  std::vector<std::int64_t> positions, numbers(static_cast<std::size_t>(prefix), 0);
+  for (std::int64_t i = 0; i < prefix; ++i) positions.push_back(i);
+  std::int64_t number = place.sequences;
+  for (const std::int64_t length : own_lengths) {
+    for (std::int64_t i = 0; i < length; ++i) positions.push_back(prefix + i);
+    numbers.insert(numbers.end(), static_cast<std::size_t>(length), number++);
+  }
+  place.positions = at::tensor(positions, at::kLong).to(device);
+  place.numbers = at::tensor(numbers, at::kLong).to(device);
+}
+
 }  // namespace
 
 FeatureTower::FeatureTower(const Tower& tower, const model::LayerNorm& norm, double epsilon,
@@ -128,9 +142,10 @@ std::vector<Chunk> pack(const model::Clip& clip, const model::Prompts& prompts, 
       own_rows += length;
     }
     const std::int64_t last = place.sequences + static_cast<std::int64_t>(own_lengths.size());
+    set_rows(place, own_lengths, prefix, clip->device());
     chunks.push_back({ops::pack_prompts(own_lengths, prefix, clip->device()), place,
                       embed_tokens(clip, ids, ends, place.sequences, last, prefix)});
-    place = {place.rows + own_rows, last};
+    place = {.rows = place.rows + own_rows, .sequences = last};
   }
   return chunks;
 }
@@ -140,7 +155,9 @@ std::vector<Chunk> image_chunks(const model::Clip& clip, std::int64_t count, std
   std::vector<Chunk> chunks;
   for (std::int64_t first = 0; first < count; first += images_per_chunk) {
     const std::int64_t images = std::min(images_per_chunk, count - first);
-    chunks.push_back({ops::pack_images(images, length, clip->device()), {first * length, first}, {}});
+    Place place = {.rows = first * length, .sequences = first};
+    set_rows(place, std::vector<std::int64_t>(static_cast<std::size_t>(images), length), 0, clip->device());
+    chunks.push_back({ops::pack_images(images, length, clip->device()), place, {}});
   }
   return chunks;
 }

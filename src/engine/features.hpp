@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "clip_lora/lora/adapter.hpp"
 #include "clip_lora/model/clip.hpp"
 #include "tower.hpp"
 
@@ -61,6 +62,27 @@ class FeatureTower {
 
 FeatureTower text_tower(const model::Clip& clip, const Updates* updates = nullptr);
 FeatureTower vision_tower(const model::Clip& clip, const Updates* updates = nullptr);
+
+/// The same by autograd, for adapters that no explicit passes are there for: the model's own modules compute
+/// with lora::Adapter::adapted's weights. All chunks' activations are kept.
+class AutogradTower {
+ public:
+  AutogradTower(const model::Clip& clip, const lora::Adapter& adapter, lora::Tower tower)
+      : clip_(clip), adapter_(adapter), tower_(tower) {}
+
+  /// As FeatureTower's. No prefix is shared.
+  at::Tensor forward(const std::vector<Chunk>& chunks);
+  /// Adds to the gradients of the adapter's parameters.
+  void backward(const at::Tensor& d_features);
+
+ private:
+  at::Tensor forward_chunk(const Chunk& chunk);
+
+  model::Clip clip_;
+  const lora::Adapter& adapter_;
+  lora::Tower tower_;
+  at::Tensor features_;  // with the graph that leads to them
+};
 
 /// Prompts without what no result depends on: every token after an end token, and all but one copy of what
 /// all prompts begin with. In chunks of up to `rows_per_chunk` own rows (at least one prompt), each with the

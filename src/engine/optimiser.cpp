@@ -1,14 +1,22 @@
 #include "clip_lora/engine/optimiser.hpp"
 
-#include <cmath>
-#include <numbers>
-
 namespace clip_lora::engine {
 
-double cosine_learning_rate(const OptimiserOptions& options, std::int64_t iteration, std::int64_t total) {
-  const double progress = static_cast<double>(iteration) / static_cast<double>(total);
-  const double amplitude = 0.5 * (options.learning_rate - options.final_learning_rate);
-  return options.final_learning_rate + amplitude * (1.0 + std::cos(std::numbers::pi * progress));
+ops::AdamWOptions adamw_options(const OptimiserOptions& options, std::int64_t total) {
+  return {.learning_rate = options.learning_rate,
+          .final_learning_rate = options.final_learning_rate,
+          .weight_decay = options.weight_decay,
+          .beta1 = options.beta1,
+          .beta2 = options.beta2,
+          .epsilon = options.epsilon,
+          .total_iterations = total,
+          .warmup_iterations = options.warmup_iterations,
+          .largest_gradient_norm = options.largest_gradient_norm,
+          .average_decay = options.average_decay};
+}
+
+double learning_rate_at(const OptimiserOptions& options, std::int64_t iteration, std::int64_t total) {
+  return ops::learning_rate_at(adamw_options(options, total), iteration);
 }
 
 }  // namespace clip_lora::engine

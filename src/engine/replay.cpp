@@ -133,6 +133,7 @@ struct ReplayedWork::Cuda {
   }
 
   std::unique_ptr<at::cuda::CUDAGraph> graph;
+  bool is_captured = true;
   bool is_pool_user = false;
 };
 
@@ -144,15 +145,18 @@ void ReplayedWork::run(const std::function<void()>& prepare) {
   const auto& context = *context_.cuda();
   const c10::cuda::CUDAStreamGuard guard(context.stream);
   prepare();
+  if (!cuda_->is_captured) return work_();
   if (!cuda_->is_pool_user) return cuda_->run_eagerly(work_, context);
   if (!cuda_->graph) cuda_->capture(work_, context);
   cuda_->graph->replay();
 }
 
-ReplayedWork::ReplayedWork(const ReplayContext& context, std::function<void()> work)
+ReplayedWork::ReplayedWork(const ReplayContext& context, std::function<void()> work, bool captured)
     : context_(context),
       work_(std::move(work)),
-      cuda_(context.cuda() != nullptr ? std::make_unique<Cuda>() : nullptr) {}
+      cuda_(context.cuda() != nullptr ? std::make_unique<Cuda>() : nullptr) {
+  if (cuda_) cuda_->is_captured = captured;
+}
 
 ReplayedWork::~ReplayedWork() {
   if (!cuda_) return;
@@ -181,7 +185,7 @@ void Moment::mark_current_stream(at::Device) {}
 void Moment::wait() const {}
 
 struct ReplayedWork::Cuda {};
-ReplayedWork::ReplayedWork(const ReplayContext& context, std::function<void()> work)
+ReplayedWork::ReplayedWork(const ReplayContext& context, std::function<void()> work, bool)
     : context_(context), work_(std::move(work)) {}
 ReplayedWork::~ReplayedWork() = default;
 

@@ -63,7 +63,8 @@ class Moment {
 /// captures it in a graph, which is replayed from then on; on the CPU it is just called.
 class ReplayedWork {
  public:
-  ReplayedWork(const ReplayContext& context, std::function<void()> work);
+  /// Unless it is to be `captured`, it is just called on the context's stream.
+  ReplayedWork(const ReplayContext& context, std::function<void()> work, bool captured = true);
   ~ReplayedWork();
 
   /// Does `prepare` (copies of inputs) and the work.

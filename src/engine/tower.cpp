@@ -6,6 +6,7 @@
 
 #include "clip_lora/ops/linear.hpp"
 #include "clip_lora/ops/linear_gelu.hpp"
+#include "clip_lora/ops/residual_adapter.hpp"
 
 namespace clip_lora::engine {
 namespace {
@@ -44,7 +45,10 @@ struct Tower::Block {
   ops::LayerNormWeights ln_1, ln_2;
   ops::DownProjection down_in, down_out;  // without columns where nothing is updated
   const ops::Packing& packing;
+  const Place& place;
   const SideStream& side;
+  bool at_ends = false;  // behind the last block's attention only the rows packing.ends are left
+  bool add = false;      // backward: gradients are added to
 
   std::int64_t width() const { return ln_1.weight.size(0); }
   const at::Tensor& in_weight() const {
@@ -53,6 +57,16 @@ struct Tower::Block {
   const at::Tensor& out_weight() const {
     return down_out.columns > 0 ? updates->out.weight : weights.attn->out_proj->weight;
   }
+
+  at::Tensor factors(const ResidualUpdate& update) const;
+  at::Tensor project(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
+                     const at::Tensor& residual, const ResidualUpdate* update, ResidualTape& tape) const;
+  at::Tensor project_backward(const at::Tensor& d_out, const ResidualUpdate* update,
+                              const ResidualTape& tape) const;
+  const ResidualUpdate* behind_attention() const {
+    return updates == nullptr ? nullptr : &updates->attention;
+  }
+  const ResidualUpdate* behind_mlp() const { return updates == nullptr ? nullptr : &updates->mlp; }
 
   at::Tensor join(const at::Tensor& attended, BlockTape& tape) const;
   at::Tensor attention_half(const at::Tensor& x, BlockTape& tape) const;
@@ -69,6 +83,36 @@ struct Tower::Block {
                          bool needs_dx) const;
 };
 
+/// δ of each row, [T] float32: one draw for each position, each sample, or the module.
+at::Tensor Tower::Block::factors(const ResidualUpdate& update) const {
+  if (update.dropping.rate == 0.0) return {};
+  const bool by_position = update.unit == model::DropUnit::kPosition;
+  at::Tensor units = by_position ? place.positions : place.numbers;
+  if (at_ends) units = units.index_select(0, packing.ends);
+  if (update.unit == model::DropUnit::kModule) units = at::zeros_like(units);
+  const std::int64_t count =
+      by_position ? packing.prefix + packing.longest : place.sequences + packing.sequences;
+  const at::Tensor kept = ops::dropout_masks(update.dropping, 1, count, 1).flatten();
+  return kept.index_select(0, units).div_(update.dropping.keep());
+}
+
+/// residual + h(rows Wᵀ + bias): a module's last product, what is attached behind it, and the residual sum.
+at::Tensor Tower::Block::project(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
+                                 const at::Tensor& residual, const ResidualUpdate* update,
+                                 ResidualTape& tape) const {
+  if (update == nullptr || !update->any()) return ops::linear(rows, weight, bias, residual);
+  tape.z = ops::linear(rows, weight, bias);
+  tape.factors = factors(*update);
+  return ops::add_adapted(tape.z, update->weights, tape.factors, residual);
+}
+
+/// From project's gradient to that of rows Wᵀ + bias.
+at::Tensor Tower::Block::project_backward(const at::Tensor& d_out, const ResidualUpdate* update,
+                                          const ResidualTape& tape) const {
+  if (update == nullptr || !update->any()) return d_out;
+  return ops::add_adapted_backward(d_out, tape.z, update->weights, tape.factors, update->gradients, add);
+}
+
 /// What out_proj reads: the attended rows, with the columns of its own update if it has one.
 at::Tensor Tower::Block::join(const at::Tensor& attended, BlockTape& tape) const {
   if (down_out.columns == 0) return attended;
@@ -82,7 +126,8 @@ at::Tensor Tower::Block::attention_half(const at::Tensor& x, BlockTape& tape) co
   tape.in = ops::layer_norm(x, ln_1, down_in);
   tape.qkv = ops::linear(tape.in.rows, in_weight(), weights.attn->in_proj_bias);
   tape.attended = ops::attend(tape.qkv, packing, heads);
-  return ops::linear(join(tape.attended.rows, tape), out_weight(), weights.attn->out_proj->bias, x);
+  return project(join(tape.attended.rows, tape), out_weight(), weights.attn->out_proj->bias, x,
+                 behind_attention(), tape.attention);
 }
 
 /// The same of the rows packing.ends alone: their q, everybody's k and v. Returns [N, D].
@@ -95,8 +140,8 @@ at::Tensor Tower::Block::attention_half_at_ends(const at::Tensor& x, BlockTape& 
   tape.qkv = ops::linear(ends, in_weight().narrow(0, 0, d), bias.narrow(0, 0, d));
   tape.kv = ops::linear(tape.in.rows, in_weight().narrow(0, d, 2 * d), bias.narrow(0, d, 2 * d));
   tape.attended = ops::attend_at_ends(tape.qkv, tape.kv, packing, heads);
-  return ops::linear(join(tape.attended.rows, tape), out_weight(), weights.attn->out_proj->bias,
-                     end_rows(x, packing));
+  return project(join(tape.attended.rows, tape), out_weight(), weights.attn->out_proj->bias,
+                 end_rows(x, packing), behind_attention(), tape.attention);
 }
 
 /// x + c_proj(gelu(c_fc(ln_2(x)))). x: [T, D]; returns [T, D].
@@ -108,23 +153,25 @@ at::Tensor Tower::Block::mlp_half(const at::Tensor& x, BlockTape& tape, bool kee
       ops::linear_gelu(tape.middle_norm.rows, mlp->c_fc->weight, mlp->c_fc->bias, gelu, keep_hidden);
   tape.hidden = activated.hidden;
   tape.middle_norm.rows.reset();  // the weights are frozen: no gradient needs them
-  return ops::linear(activated.out, mlp->c_proj->weight, mlp->c_proj->bias, x);
+  return project(activated.out, mlp->c_proj->weight, mlp->c_proj->bias, x, behind_mlp(), tape.mlp);
 }
 
 at::Tensor Tower::Block::mlp_half_backward(const at::Tensor& d_out, const BlockTape& tape) const {
   const auto& mlp = weights.mlp;
-  const at::Tensor d_hidden = ops::gelu_linear_backward(d_out, mlp->c_proj->weight, tape.hidden, gelu);
+  const at::Tensor d_hidden = ops::gelu_linear_backward(project_backward(d_out, behind_mlp(), tape.mlp),
+                                                        mlp->c_proj->weight, tape.hidden, gelu);
   return ops::layer_norm_backward(ops::linear_backward(d_hidden, mlp->c_fc->weight), tape.middle,
                                   tape.middle_norm, ln_2, {}, /*residual=*/d_out, /*d_a=*/{},
                                   /*needs_dx=*/true);
 }
 
-/// From the gradient of out_proj's result to that of the attended rows.
+/// From the gradient behind attention to that of the attended rows.
 at::Tensor Tower::Block::join_backward(const at::Tensor& d_middle, const BlockTape& tape) const {
-  const at::Tensor d_joined = ops::linear_backward(d_middle, out_weight());
+  const at::Tensor d_projected = project_backward(d_middle, behind_attention(), tape.attention);
+  const at::Tensor d_joined = ops::linear_backward(d_projected, out_weight());
   if (down_out.columns == 0) return d_joined;
   const auto& out = updates->out;
-  ops::up_projection_gradient(d_middle, tape.joined.narrow(1, width(), down_out.columns), down_out.ranks,
+  ops::up_projection_gradient(d_projected, tape.joined.narrow(1, width(), down_out.columns), down_out.ranks,
                               out.scalings, out.d_b);
   return ops::append_down_projection_backward(d_joined, tape.attended.rows, down_out, out.d_a);
 }
@@ -207,7 +254,11 @@ Tower::Tower(const model::Transformer& transformer, const model::TowerArchitectu
 
 std::int64_t Tower::tape_bytes(std::int64_t rows, std::int64_t element_bytes) const {
   // x, normalised, q, k, v, attended (perhaps twice) and middle rows, and the hidden ones
-  const std::int64_t values = 8 * architecture_.width + architecture_.mlp_width;
+  const bool any_residual =
+      updates_ != nullptr && std::ranges::any_of(*updates_, [](const BlockUpdates& block) {
+        return block.attention.any() || block.mlp.any();
+      });
+  const std::int64_t values = (any_residual ? 10 : 8) * architecture_.width + architecture_.mlp_width;
   const std::int64_t temporaries = 16 * architecture_.width;  // of the block that is computed
   return ((layers() - first_updated_) * values + temporaries) * rows * element_bytes;
 }
@@ -225,11 +276,13 @@ Tower::Block Tower::block(std::int64_t index, const Place& place, const ops::Pac
                  .down_in = {},
                  .down_out = {},
                  .packing = packing,
+                 .place = place,
                  .side = *side_};
   if (updates_ == nullptr) return block;
   block.updates = &(*updates_)[static_cast<std::size_t>(index)];
   block.down_in = placed(block.updates->in.down, packing.prefix, place.rows);
   const bool is_last = index + 1 == layers();  // its output projection sees a row for each sequence
+  block.at_ends = is_last;
   block.down_out = is_last ? placed(block.updates->out.down, 0, place.sequences)
                            : placed(block.updates->out.down, packing.prefix, place.rows);
   return block;
@@ -237,9 +290,10 @@ Tower::Block Tower::block(std::int64_t index, const Place& place, const ops::Pac
 
 at::Tensor Tower::run_frozen(at::Tensor x, std::int64_t end, const ops::Packing& packing) const {
   TORCH_CHECK(end < layers(), "the last block gives the ends alone");
+  const Place anywhere;
   for (std::int64_t i = 0; i < end; ++i) {
     BlockTape unused;
-    const Block frozen = block(i, {}, packing);
+    const Block frozen = block(i, anywhere, packing);
     x = frozen.mlp_half(frozen.attention_half(x, unused), unused, /*keep_hidden=*/false);
   }
   return x;
@@ -265,12 +319,13 @@ void Tower::backward(at::Tensor d_ends, std::int64_t begin, const ops::Packing& 
   for (std::int64_t i = layers() - 1; i >= begin; --i) {
     const BlockTape entry = std::move(tape.back());
     tape.pop_back();
-    const Block current = block(i, place, packing);
+    Block current = block(i, place, packing);
+    current.add = add;
     const bool needs_dx = i > begin;
     const at::Tensor d_middle = current.mlp_half_backward(d_rows, entry);
     d_rows = i + 1 == layers() ? current.attention_half_at_ends_backward(d_middle, entry, needs_dx)
                                : current.attention_half_backward(d_middle, entry, needs_dx);
-    if (current.updates->any()) side_->run([&] { current.updates->collect(add); });
+    if (current.updates->any_low_rank()) side_->run([&] { current.updates->collect(add); });
   }
   side_->join();
 }

@@ -15,6 +15,12 @@
 
 namespace clip_lora::engine {
 
+/// What the backward pass of a residual adapter needs.
+struct ResidualTape {
+  at::Tensor z;        ///< [T, D], what the module has yielded
+  at::Tensor factors;  ///< [T] float32, δ; undefined: 1
+};
+
 /// What the backward pass of one block needs of its forward pass. T rows; N of them in the last block, from
 /// its attention on.
 struct BlockTape {
@@ -27,6 +33,8 @@ struct BlockTape {
   at::Tensor middle;            ///< [T, D], after attention
   ops::Normalised middle_norm;  ///< of ln_2; its rows are not kept
   at::Tensor hidden;            ///< [T, M], before the activation
+  ResidualTape attention;       ///< behind attention
+  ResidualTape mlp;             ///< behind the multilayer perceptron
 };
 
 /// Which part of a batch a pass sees. Its rows draw the dropout masks that they would draw in the whole
@@ -34,6 +42,10 @@ struct BlockTape {
 struct Place {
   std::int64_t rows = 0;       ///< own rows of sequences before the first one of this part
   std::int64_t sequences = 0;  ///< sequences before it
+  /// Of each row of this part, [T] int64: its position in its sequence, and the number of its sequence in the
+  /// batch (of a shared prefix 0), which is what a residual adapter's dropping goes by.
+  at::Tensor positions = {};
+  at::Tensor numbers = {};
 };
 
 /// One of CLIP's towers as explicit forward and backward passes over packed rows. Equal to

@@ -41,11 +41,16 @@ void move_into(at::Tensor tensor, const at::Tensor& flat, const at::Tensor& flat
   tensor.mutable_grad() = place(flat_gradient);
 }
 
+/// Of what is drawn in a block: streams 2 n and 2 n + 1, those of other blocks being other ones.
+std::int64_t stream_of(const lora::Place& place) {
+  return 2 * (2 * place.index + (place.tower == lora::Tower::kVision ? 1 : 0));
+}
+
 /// The groups of one adapted block.
-std::vector<Updates::Group> groups_of(model::AttentionImpl& attention, const lora::AdaptedBlock& block,
+std::vector<Updates::Group> groups_of(model::AttentionImpl& attention, const lora::Place& place,
                                       BlockUpdates& target) {
-  const std::int64_t stream = 2 * (2 * block.index + (block.tower == lora::Tower::kVision ? 1 : 0));
-  const auto& lora = block.lora;
+  const std::int64_t stream = stream_of(place);
+  const auto& lora = attention.lora;
   std::vector<Updates::Group> groups;
   if (lora.q || lora.k || lora.v) {
     groups.push_back({{lora.q, lora.k, lora.v}, attention.in_proj_weight, &target.in, stream});
@@ -54,12 +59,17 @@ std::vector<Updates::Group> groups_of(model::AttentionImpl& attention, const lor
   return groups;
 }
 
-std::int64_t parameters_of(const lora::AdaptedBlock& block) {
+std::int64_t parameters_of(const ops::AttentionLora& lora) {
   std::int64_t count = 0;
-  for (const auto* update : {&block.lora.q, &block.lora.k, &block.lora.v, &block.lora.o}) {
+  for (const auto* update : {&lora.q, &lora.k, &lora.v, &lora.o}) {
     if (*update) count += (*update)->a.numel() + (*update)->b.numel();
   }
   return count;
+}
+
+/// Values that a tensor takes in the flat buffers, so that the next one is aligned too.
+std::int64_t room_for(const at::Tensor& tensor) {
+  return (tensor.numel() + kColumnMultiple - 1) / kColumnMultiple * kColumnMultiple;
 }
 
 /// The frozen weight with zeroed columns beside it.
@@ -115,6 +125,33 @@ void BlockUpdates::collect(bool add) const {
   }
 }
 
+/// Moves a tensor into the flat buffers at `offset`, which goes behind it; returns its gradient.
+at::Tensor Updates::move(at::Tensor tensor, std::int64_t& offset) {
+  if (!tensor.defined()) return {};
+  move_into(tensor, parameters_, gradients_, offset);
+  offset += room_for(tensor);
+  return tensor.grad();
+}
+
+void Updates::lay_out(const model::ResidualSlot& slot, ResidualUpdate& target, const ops::Dropout& dropping,
+                      std::int64_t& offset) {
+  if (slot.adapter.is_empty()) return;
+  const ops::ResidualAdapter& adapter = slot.adapter;
+  const auto place = [&](const at::Tensor& tensor, at::Tensor& weight, at::Tensor& gradient) {
+    if (!tensor.defined()) return;
+    weight = rounded_.narrow(0, offset, tensor.numel()).view(tensor.sizes());
+    gradient = move(tensor, offset);
+  };
+  place(adapter.weight, target.weights.weight, target.gradients.weight);
+  place(adapter.up, target.weights.up, target.gradients.up);
+  place(adapter.down, target.weights.down, target.gradients.down);
+  target.weights.scale = parameters_.narrow(0, offset, adapter.scale.numel());
+  target.gradients.scale = move(adapter.scale, offset);
+  target.unit = slot.unit;
+  target.dropping = dropping;
+  target.dropping.rate = slot.drop;
+}
+
 Updates::Updates(model::Clip& clip, const lora::Adapter& adapter, const at::Tensor& dropout_state,
                  std::int64_t text_rows, std::int64_t vision_rows)
     : adapter_(adapter),
@@ -122,26 +159,54 @@ Updates::Updates(model::Clip& clip, const lora::Adapter& adapter, const at::Tens
       vision_(static_cast<std::size_t>(clip->visual->transformer->layers())) {
   const at::NoGradGuard no_grad;
   const auto float32 = at::TensorOptions(clip->device()).dtype(at::kFloat);
-  parameters_ = at::empty({adapter.parameter_count()}, float32);
+  std::int64_t values = 0;
+  for (const at::Tensor& parameter : adapter.parameters()) values += room_for(parameter);
+  parameters_ = at::zeros({values}, float32);
   gradients_ = at::zeros_like(parameters_);
+  rounded_ = clip->dtype() == at::kFloat ? parameters_ : parameters_.to(clip->dtype());
+  are_explicit_ = adapter.attach(clip);
+  std::int64_t begin = 0;  // of the block, in the flat buffers
+  if (!are_explicit_) {
+    for (const at::Tensor& parameter : adapter.parameters()) move(parameter, begin);
+    return;
+  }
 
   std::vector<ops::UpColumns> up_columns;
-  std::int64_t begin = 0;  // of the block, in the flat buffers
-  for (const auto& block : adapter.blocks()) {
-    const bool is_text = block.tower == lora::Tower::kText;
-    auto& target = (is_text ? text_ : vision_)[static_cast<std::size_t>(block.index)];
-    auto& transformer = is_text ? clip->transformer : clip->visual->transformer;
-    const std::int64_t count = parameters_of(block);
+  bool any_residual = false;
+  for (const lora::Place& place : adapter.places()) {
+    const bool is_text = place.tower == lora::Tower::kText;
+    auto& target = (is_text ? text_ : vision_)[static_cast<std::size_t>(place.index)];
+    auto& block = lora::tower_of(clip, place.tower)->block(place.index);
+    const std::int64_t count = parameters_of(block.attn->lora);
     target.parts = at::zeros({parts_of(is_text ? text_rows : vision_rows, clip->device()), count}, float32);
     target.gradient = gradients_.narrow(0, begin, count);
     std::int64_t offset = 0;  // of the group, in the block
-    for (const Group& group : groups_of(*transformer->block(block.index).attn, block, target)) {
+    for (const Group& group : groups_of(*block.attn, place, target)) {
       lay_out(group, target.parts, begin, offset, dropout_state, up_columns);
     }
     begin += count;
+    ops::Dropout dropping = {.rate = 0.0, .state = dropout_state, .stream = stream_of(place)};
+    lay_out(block.attention_slot, target.attention, dropping, begin);
+    ++dropping.stream;
+    lay_out(block.mlp_slot, target.mlp, dropping, begin);
+    any_residual = any_residual || target.attention.any() || target.mlp.any();
   }
+  lora::detach(clip);
+  if (!any_residual || clip->dtype() == at::kFloat) rounded_.reset();
   writer_ = ops::UpColumnsWriter(std::move(up_columns));
-  write_columns();
+  write_weights();
+}
+
+bool Updates::may_share_prefix() const {
+  return are_explicit_ && std::ranges::none_of(text_, [](const BlockUpdates& block) {
+           return block.attention.any() && block.attention.dropping.rate > 0.0 &&
+                  block.attention.unit == model::DropUnit::kSample;
+         });
+}
+
+void Updates::write_weights() const {
+  writer_.write(parameters_);
+  if (rounded_.defined()) at::Tensor(rounded_).copy_(parameters_);
 }
 
 Updates::~Updates() {

@@ -10,6 +10,7 @@
 #include "clip_lora/model/clip.hpp"
 #include "clip_lora/ops/adamw.hpp"
 #include "clip_lora/ops/layer_norm.hpp"
+#include "clip_lora/ops/residual_adapter.hpp"
 
 namespace clip_lora::engine {
 
@@ -25,20 +26,34 @@ struct ProjectionUpdates {
   bool any() const { return down.columns > 0; }
 };
 
+/// A residual adapter behind a module.
+struct ResidualUpdate {
+  ops::ResidualAdapter weights;    ///< of the compute type but for s: see ops::add_adapted
+  ops::ResidualAdapter gradients;  ///< float32, parts of the flat gradients
+  model::DropUnit unit = model::DropUnit::kPosition;
+  ops::Dropout dropping;  ///< a draw for each unit
+
+  bool any() const { return !weights.is_empty(); }
+};
+
 /// The updates of one block.
 struct BlockUpdates {
-  ProjectionUpdates in;   ///< of in_proj: q, k, v, as masks 0, 1, 2
-  ProjectionUpdates out;  ///< of out_proj
-  at::Tensor parts;       ///< [K, n] float32: all its d_a's and d_b's
-  at::Tensor gradient;    ///< [n] float32, its part of the flat gradients
+  ProjectionUpdates in;      ///< of in_proj: q, k, v, as masks 0, 1, 2
+  ProjectionUpdates out;     ///< of out_proj
+  ResidualUpdate attention;  ///< behind attention
+  ResidualUpdate mlp;        ///< behind the multilayer perceptron
+  at::Tensor parts;          ///< [K, n] float32: all its d_a's and d_b's
+  at::Tensor gradient;       ///< [n] float32, their part of the flat gradients
 
-  bool any() const { return in.any() || out.any(); }
+  bool any_low_rank() const { return in.any() || out.any(); }
+  bool any() const { return any_low_rank() || attention.any() || mlp.any(); }
   /// Sums up what a backward pass has left in `parts`: sets the gradient, or adds to it.
   void collect(bool add) const;
 };
 
-/// An adapter's A's and B's in one flat buffer, its gradients in another, and the frozen weights with room
-/// for γB beside them. While it lives, the adapter's tensors are views of the buffers, and `.grad` theirs.
+/// What an adapter trains in one flat buffer, its gradients in another. What explicit passes compute with:
+/// the frozen weights with room for γB beside them, residual adapters in the compute type. While it lives,
+/// the adapter's tensors are views of the buffers, and `.grad` theirs.
 class Updates {
  public:
   /// `dropout_state`: see ops::Dropout. The model gives the frozen weights; it is not changed. Rows: how many
@@ -49,6 +64,12 @@ class Updates {
   Updates(const Updates&) = delete;
   Updates& operator=(const Updates&) = delete;
 
+  /// Whether there are explicit passes for the adapter; else its gradients are autograd's.
+  bool are_explicit() const { return are_explicit_; }
+  /// Whether all prompts may share what they begin with: not where each sample drops on its own, nor with
+  /// autograd.
+  bool may_share_prefix() const;
+
   /// By block of the tower; blocks without updates have none.
   const std::vector<BlockUpdates>& of(lora::Tower tower) const {
     return tower == lora::Tower::kText ? text_ : vision_;
@@ -58,8 +79,8 @@ class Updates {
   const at::Tensor& parameters() const { return parameters_; }
   const at::Tensor& gradients() const { return gradients_; }
 
-  /// Puts the current γB beside the frozen weights.
-  void write_columns() const { writer_.write(parameters_); }
+  /// Puts the current γB beside the frozen weights, and residual adapters into the compute type.
+  void write_weights() const;
 
   struct Group;
 
@@ -67,9 +88,15 @@ class Updates {
   void lay_out(const Group& group, const at::Tensor& parts, std::int64_t begin, std::int64_t& offset,
                const at::Tensor& dropout_state, std::vector<ops::UpColumns>& up_columns);
 
-  lora::Adapter adapter_;
+  void lay_out(const model::ResidualSlot& slot, ResidualUpdate& target, const ops::Dropout& dropping,
+               std::int64_t& offset);
+  at::Tensor move(at::Tensor tensor, std::int64_t& offset);
+
+  const lora::Adapter& adapter_;
+  bool are_explicit_ = false;
   at::Tensor parameters_;
   at::Tensor gradients_;
+  at::Tensor rounded_;  // the parameters in the compute type, if residual adapters need them so
   std::vector<BlockUpdates> text_;
   std::vector<BlockUpdates> vision_;
   ops::UpColumnsWriter writer_;

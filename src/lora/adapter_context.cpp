@@ -16,6 +16,7 @@ nlohmann::ordered_json context_json(const AdapterContext& context) {
   json["class_names"] = context.class_names;
   json["templates"] = context.templates;
   json["preprocessing"] = context.preprocessing;
+  if (context.scale != 1.0) json["eval_scale"] = context.scale;
   return json;
 }
 
@@ -31,6 +32,7 @@ AdapterContext read_context(const JsonObject& object) {
   context.dataset = object.string("dataset");
   context.class_names = object.strings("class_names");
   context.templates = object.strings("templates");
+  context.scale = object.number("eval_scale", 1.0);
   if (const auto* preprocessing = object.find("preprocessing")) {
     if (!preprocessing->is_object()) object.fail("has a preprocessing that is no object");
     context.preprocessing = *preprocessing;

@@ -54,6 +54,7 @@ AdapterDescription description_of(AdapterFormat format, nlohmann::ordered_json s
   AdapterDescription description;
   description.format = format;
   description.settings = std::move(settings);
+  for (const auto& [name, tensor] : tensors) description.parameters += tensor.numel();
   description.updates = updates_of(tensors);
   description.dtypes = dtypes_of(tensors);
   description.context = std::move(context);
@@ -69,6 +70,8 @@ std::optional<AdapterDescription> describe_adapter_file(const std::filesystem::p
       return describe_authors(path, source);
     case AdapterFormat::kPeft:
       return describe_peft(path, source);
+    case AdapterFormat::kRAdapterRelease:
+      return describe_r_adapter_release(path, source);
     case AdapterFormat::kSafetensors:
       break;
   }

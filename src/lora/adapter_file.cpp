@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/torch_pickle.hpp"
+#include "clip_lora/lora/method.hpp"
 #include "clip_lora/lora/summary.hpp"
 #include "stored_adapter.hpp"
 
@@ -17,15 +19,17 @@ namespace fs = std::filesystem;
 
 constexpr std::array kFormats = {std::pair{AdapterFormat::kAuthors, "authors"},
                                  std::pair{AdapterFormat::kPeft, "peft"},
-                                 std::pair{AdapterFormat::kSafetensors, "safetensors"}};
+                                 std::pair{AdapterFormat::kSafetensors, "safetensors"},
+                                 std::pair{AdapterFormat::kRAdapterRelease, "r_adapter_release"}};
 
 [[noreturn]] void throw_no_adapter(const fs::path& path, const std::string& source) {
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored) || !std::ifstream(path))
     throw CheckpointError(source + " is missing or cannot be read");
   throw CheckpointError(
-      source + " is of no known format: expected a `.pt` of CLIP-LoRA (a PyTorch zip archive), a " +
-      "safetensors file that clip_lora wrote, or a folder of PEFT's (hint: is it a whole file?)");
+      source +
+      " is of no known format: expected a `.pt` of CLIP-LoRA or R-Adapter (a PyTorch zip archive), " +
+      "a safetensors file that clip_lora wrote, or a folder of PEFT's (hint: is it a whole file?)");
 }
 
 LoadedAdapter read(const fs::path& path, const std::string& source, const model::Clip& clip) {
@@ -36,6 +40,8 @@ LoadedAdapter read(const fs::path& path, const std::string& source, const model:
       return read_authors(path, source, clip);
     case AdapterFormat::kPeft:
       return read_peft(path, source, clip);
+    case AdapterFormat::kRAdapterRelease:
+      return read_r_adapter_release(path, source, clip);
     case AdapterFormat::kSafetensors:
       break;
   }
@@ -66,7 +72,10 @@ std::optional<AdapterFormat> format_of(const fs::path& path) {
   if (!fs::is_regular_file(path, ignored)) return std::nullopt;
   std::array<char, 9> bytes{};
   std::ifstream(path, std::ios::binary).read(bytes.data(), bytes.size());
-  if (std::string_view(bytes.data(), 2) == "PK") return AdapterFormat::kAuthors;
+  if (std::string_view(bytes.data(), 2) == "PK") {
+    return is_r_adapter_release(io::read_torch_archive(path).root) ? AdapterFormat::kRAdapterRelease
+                                                                   : AdapterFormat::kAuthors;
+  }
   if (bytes[8] == '{') return AdapterFormat::kSafetensors;
   return std::nullopt;
 }
@@ -86,44 +95,58 @@ AdapterFormat parse_adapter_format(const std::string& name) {
                     did_you_mean(name, names));
 }
 
+AdapterFormat file_format(const Adapter& adapter) {
+  const bool is_lora = dynamic_cast<const LoraAdapter*>(&adapter) != nullptr;
+  return is_lora ? AdapterFormat::kAuthors : AdapterFormat::kSafetensors;
+}
+
 void save_adapter(const fs::path& path, const Adapter& adapter, const AdapterContext& context,
                   AdapterFormat format) {
-  switch (format) {
-    case AdapterFormat::kAuthors:
-      return write_authors(path, adapter, context);
-    case AdapterFormat::kPeft:
-      return write_peft(path, adapter, context);
-    case AdapterFormat::kSafetensors:
-      return write_safetensors_adapter(path, adapter, context);
+  if (format == AdapterFormat::kRAdapterRelease) {
+    throw ConfigError("cannot write " + source_of(path) + ": the format '" + to_string(format) +
+                      "' is only read (hint: the format 'safetensors')");
   }
+  if (format == AdapterFormat::kSafetensors) return write_safetensors_adapter(path, adapter, context);
+  const auto* const lora = dynamic_cast<const LoraAdapter*>(&adapter);
+  if (lora == nullptr) {
+    throw ConfigError("cannot write " + source_of(path) + ": the format '" + to_string(format) +
+                      "' holds LoRA alone, this is an adapter of the method '" + adapter.method() +
+                      "' (hint: the format 'safetensors')");
+  }
+  if (format == AdapterFormat::kAuthors) return write_authors(path, *lora, context);
+  write_peft(path, *lora, context);
 }
 
 LoadedAdapter load_adapter(const fs::path& path, const model::Clip& clip, const std::string& fingerprint) {
   const std::string source = source_of(path);
   LoadedAdapter loaded = read(path, source, clip);
-  if (loaded.context) require_same_backbone(source, *loaded.context, clip, fingerprint);
+  if (loaded.context) {
+    require_same_backbone(source, *loaded.context, clip, fingerprint);
+    loaded.scale = loaded.context->scale;
+  }
   return loaded;
 }
 
-void require_same_options(const Adapter& adapter, const LoraOptions& options, const fs::path& source,
-                          const std::set<std::string>& flags) {
-  const AdapterSummary saved = summarise(adapter), wanted = summarise(options);
+void require_same_options(const Adapter& adapter, const AdapterOptions& options, const fs::path& source,
+                          const std::optional<std::set<std::string>>& flags) {
+  if (adapter.method() != options.method) {
+    throw CheckpointError(source_of(source) + " is one of --method " + adapter.method() +
+                          ", this run has --method " + options.method);
+  }
+  const auto saved = adapter.settings(), wanted = find_method(options.method).settings(options);
   std::string differences;
-  const auto compare = [&](const std::string& flag, std::string AdapterSummary::*setting) {
-    if (saved.*setting == wanted.*setting || !flags.contains(flag)) return;
-    differences += "\n  " + flag + ": it was trained with --" + flag + " " + saved.*setting +
-                   ", this run has --" + flag + " " + wanted.*setting;
-  };
-  compare("r", &AdapterSummary::rank);
-  compare("alpha", &AdapterSummary::alpha);
-  compare("encoder", &AdapterSummary::encoder);
-  compare("params", &AdapterSummary::params);
-  compare("position", &AdapterSummary::position);
+  for (const auto& [flag, value] : saved) {
+    if (wanted.at(flag) == value || (flags && !flags->contains(flag))) continue;
+    differences += "\n  " + flag + ": it was trained with --" + flag + " " + value + ", this run has --" +
+                   flag + " " + wanted.at(flag);
+  }
   if (differences.empty()) return;
+  const auto* const lora = dynamic_cast<const LoraAdapter*>(&adapter);
+  const bool has_flags = lora == nullptr || summarise(*lora).options;
   const char* hint =
       "\n  (hint: no flags can say how its blocks differ; --adapter without them takes it as it is)";
   throw CheckpointError(source_of(source) + " does not fit this run:" + differences +
-                        (saved.options ? "" : hint));
+                        (has_flags ? "" : hint));
 }
 
 }  // namespace clip_lora::lora

@@ -202,7 +202,8 @@ std::vector<StoredUpdate> updates_of(const LoraOptions& options, const model::Cl
 
 }  // namespace
 
-void write_authors(const std::filesystem::path& path, const Adapter& adapter, const AdapterContext& context) {
+void write_authors(const std::filesystem::path& path, const LoraAdapter& adapter,
+                   const AdapterContext& context) {
   const AdapterSummary summary = summarise(adapter);
   if (!summary.options) {
     throw ConfigError("cannot write '" + path.string() +

@@ -1,4 +1,4 @@
-#include "clip_lora/lora/adapter.hpp"
+#include "clip_lora/lora/lora_adapter.hpp"
 
 #include <ATen/ATen.h>
 
@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/lora/summary.hpp"
+#include "places.hpp"
 #include "projection.hpp"
 
 namespace clip_lora::lora {
@@ -34,51 +36,45 @@ ops::AttentionLora fresh_block(std::int64_t width, const LoraOptions& options, a
   return lora;
 }
 
-model::Transformer& tower_of(model::Clip& clip, Tower tower) {
-  return tower == Tower::kText ? clip->transformer : clip->visual->transformer;
-}
-
 bool in_order(const AdaptedBlock& a, const AdaptedBlock& b) {
   return std::pair(a.tower, a.index) < std::pair(b.tower, b.index);
 }
 
+torch::Tensor merged(const torch::Tensor& weight, const Slot& update, double scale) {
+  if (!update) return weight;
+  ops::LowRank scaled = *update;
+  scaled.scaling *= scale;
+  return ops::merged_weight(weight, scaled);
+}
+
 /// [3D, D] with the updates of q, k and v merged into their thirds.
-torch::Tensor merged_in_proj(const torch::Tensor& weight, const ops::AttentionLora& lora) {
+torch::Tensor merged_in_proj(const torch::Tensor& weight, const ops::AttentionLora& lora, double scale) {
+  if (!lora.q && !lora.k && !lora.v) return weight;
   const auto parts = weight.chunk(3, 0);
-  const auto merged = [](const torch::Tensor& part, const Slot& update) {
-    return update ? ops::merged_weight(part, *update) : part;
-  };
-  return at::cat({merged(parts[0], lora.q), merged(parts[1], lora.k), merged(parts[2], lora.v)}, 0);
+  return at::cat(
+      {merged(parts[0], lora.q, scale), merged(parts[1], lora.k, scale), merged(parts[2], lora.v, scale)}, 0);
 }
 
 }  // namespace
 
-std::string to_string(Tower tower) { return tower == Tower::kText ? "text" : "vision"; }
-
-Adapter::Adapter(const model::Clip& clip, const LoraOptions& options)
+LoraAdapter::LoraAdapter(const model::Clip& clip, const LoraOptions& options)
     : options_(options),
       text_depth_(clip->architecture().text.layers),
       vision_depth_(clip->architecture().vision.layers) {
   options_.validate();
-  const auto add_tower = [&](Tower tower, const model::TowerArchitecture& architecture) {
-    if (options_.rank > architecture.width) {
+  for (const Place& place : places_at(clip, options_.encoder, options_.position)) {
+    const std::int64_t width = architecture_of(clip, place.tower).width;
+    if (options_.rank > width) {
       throw ConfigError("--r " + std::to_string(options_.rank) + ": expected at most the " +
-                        to_string(tower) + " tower's width, " + std::to_string(architecture.width));
+                        to_string(place.tower) + " tower's width, " + std::to_string(width));
     }
-    for (const std::int64_t index : blocks_at(options_.position, architecture.layers)) {
-      blocks_.push_back({tower, index, fresh_block(architecture.width, options_, clip->device())});
-    }
-  };
-  const model::ClipArchitecture& architecture = clip->architecture();
-  if (options_.encoder != Encoder::kVision) add_tower(Tower::kText, architecture.text);
-  if (options_.encoder != Encoder::kText) add_tower(Tower::kVision, architecture.vision);
-  if (blocks_.empty()) {
-    throw ConfigError("--position " + to_string(options_.position) + " adapts no block of this model (" +
-                      model::describe(architecture) + ") (hint: --position all)");
+    blocks_.push_back({place.tower, place.index, fresh_block(width, options_, clip->device())});
   }
+  set_places();
 }
 
-Adapter::Adapter(const model::Clip& clip, const LoraOptions& options, std::vector<AdaptedBlock> blocks)
+LoraAdapter::LoraAdapter(const model::Clip& clip, const LoraOptions& options,
+                         std::vector<AdaptedBlock> blocks)
     : options_(options),
       blocks_(std::move(blocks)),
       text_depth_(clip->architecture().text.layers),
@@ -102,9 +98,19 @@ Adapter::Adapter(const model::Clip& clip, const LoraOptions& options, std::vecto
         std::find_if(positions.begin(), positions.end(), [&](Position p) { return is_at(p); });
     options_.position = fitting == positions.end() ? Position::kAll : *fitting;
   }
+  set_places();
 }
 
-std::vector<torch::Tensor> Adapter::parameters() const {
+void LoraAdapter::set_places() {
+  for (const auto& block : blocks_) places_.push_back({block.tower, block.index});
+}
+
+const std::string& LoraAdapter::method() const {
+  static const std::string name = "lora";
+  return name;
+}
+
+std::vector<torch::Tensor> LoraAdapter::parameters() const {
   std::vector<torch::Tensor> parameters;
   for (const auto& block : blocks_) {
     for_each_update(block.lora, [&](const Projection&, const ops::LowRank& update) {
@@ -115,11 +121,10 @@ std::vector<torch::Tensor> Adapter::parameters() const {
   return parameters;
 }
 
-io::StateDict Adapter::state_dict() const {
+io::StateDict LoraAdapter::state_dict() const {
   io::StateDict tensors;
   for (const auto& block : blocks_) {
-    const std::string prefix = std::string(block.tower == Tower::kText ? "" : "visual.") +
-                               "transformer.resblocks." + std::to_string(block.index) + ".attn.";
+    const std::string prefix = block_name({block.tower, block.index}) + ".attn.";
     for_each_update(block.lora, [&](const Projection& projection, const ops::LowRank& update) {
       tensors[prefix + projection.name + ".w_lora_A"] = update.a;
       tensors[prefix + projection.name + ".w_lora_B"] = update.b;
@@ -128,13 +133,7 @@ io::StateDict Adapter::state_dict() const {
   return tensors;
 }
 
-std::int64_t Adapter::parameter_count() const {
-  std::int64_t count = 0;
-  for (const auto& parameter : parameters()) count += parameter.numel();
-  return count;
-}
-
-bool Adapter::is_at(Position position) const {
+bool LoraAdapter::is_at(Position position) const {
   const auto fits = [&](Tower tower, std::int64_t depth) {
     std::vector<std::int64_t> adapted;
     for (const auto& block : blocks_) {
@@ -145,43 +144,33 @@ bool Adapter::is_at(Position position) const {
   return fits(Tower::kText, text_depth_) && fits(Tower::kVision, vision_depth_);
 }
 
-void Adapter::set_dropout(double dropout) {
-  options_.dropout = dropout;
+model::BlockWeights LoraAdapter::adapted(std::size_t place, const model::BlockWeights& frozen,
+                                         double scale) const {
+  const ops::AttentionLora& lora = blocks_.at(place).lora;
+  model::BlockWeights weights = frozen;
+  weights.in_proj_weight = merged_in_proj(frozen.in_proj_weight, lora, scale);
+  weights.out_proj_weight = merged(frozen.out_proj_weight, lora.o, scale);
+  return weights;
+}
+
+bool LoraAdapter::attach(model::Clip& clip) const {
+  for (const auto& block : blocks_) tower_of(clip, block.tower)->block(block.index).attn->lora = block.lora;
+  return true;
+}
+
+AdapterOptions LoraAdapter::options() const {
+  return {.method = method(), .lora = summarise(*this).options.value_or(options_), .r_adapter = {}};
+}
+
+std::map<std::string, std::string> LoraAdapter::settings() const { return settings_of(summarise(*this)); }
+
+void LoraAdapter::set_training_options(const AdapterOptions& options) {
+  options_.dropout = options.lora.dropout;
   options_.validate();
   for (auto& block : blocks_) {
     for (const Projection& projection : kProjections) {
-      if (auto& update = block.lora.*projection.update) update->dropout = dropout;
+      if (auto& update = block.lora.*projection.update) update->dropout = options_.dropout;
     }
-  }
-}
-
-void Adapter::attach(model::Clip& clip) const {
-  for (const auto& block : blocks_) tower_of(clip, block.tower)->block(block.index).attn->lora = block.lora;
-}
-
-void Adapter::detach(model::Clip& clip) {
-  for (auto* transformer : {&clip->transformer, &clip->visual->transformer}) {
-    for (std::int64_t i = 0; i < (*transformer)->layers(); ++i) (*transformer)->block(i).attn->lora = {};
-  }
-}
-
-MergedScope::MergedScope(model::Clip clip, const Adapter& adapter) : clip_(std::move(clip)) {
-  const at::NoGradGuard no_grad;
-  for (const auto& block : adapter.blocks()) {
-    model::AttentionImpl& attention = *tower_of(clip_, block.tower)->block(block.index).attn;
-    torch::Tensor& out_proj_weight = attention.out_proj->weight;
-    saved_.push_back({&attention, attention.in_proj_weight.data(), out_proj_weight.data(), attention.lora});
-    attention.in_proj_weight.set_data(merged_in_proj(attention.in_proj_weight, block.lora));
-    if (block.lora.o) out_proj_weight.set_data(ops::merged_weight(out_proj_weight, *block.lora.o));
-    attention.lora = {};
-  }
-}
-
-MergedScope::~MergedScope() {
-  for (const auto& saved : saved_) {
-    saved.attention->in_proj_weight.set_data(saved.in_proj_weight);
-    saved.attention->out_proj->weight.set_data(saved.out_proj_weight);
-    saved.attention->lora = saved.lora;
   }
 }
 

@@ -23,6 +23,10 @@ constexpr std::array kPositions = {
     std::pair{Position::kHalfUp, "half-up"}, std::pair{Position::kHalfBottom, "half-bottom"},
     std::pair{Position::kTop3, "top3"}};
 
+constexpr std::array kDropUnits = {std::pair{DropUnit::kPosition, "position"},
+                                   std::pair{DropUnit::kSample, "sample"},
+                                   std::pair{DropUnit::kModule, "module"}};
+
 template <typename Table>
 std::vector<std::string> names_of(const Table& table) {
   std::vector<std::string> names;
@@ -147,5 +151,28 @@ void LoraOptions::validate() const {
 }
 
 double LoraOptions::scaling() const { return update_scaling(alpha, rank, rank_stabilised); }
+
+std::string to_string(DropUnit unit) { return name_in(kDropUnits, unit); }
+
+DropUnit parse_drop_unit(const std::string& name) {
+  return value_in(kDropUnits, name, "--adapter_drop_unit");
+}
+
+void RAdapterOptions::validate() const {
+  const auto fail = [](const std::string& flag, const auto& got, const std::string& expected) {
+    std::ostringstream message;
+    message << flag << " " << got << ": expected " << expected;
+    throw ConfigError(message.str());
+  };
+  if (rank < 0) fail("--adapter_rank", rank, "at least 0 (0: full rank)");
+  if (!std::isfinite(initial_scale) || initial_scale == 0.0)
+    fail("--adapter_init_scale", initial_scale, "a number other than 0, at which nothing would be learned");
+  if (!(drop >= 0.0 && drop < 1.0)) fail("--adapter_drop", drop, "at least 0 and below 1");
+}
+
+void AdapterOptions::validate() const {
+  lora.validate();
+  r_adapter.validate();
+}
 
 }  // namespace clip_lora::lora

@@ -36,7 +36,7 @@ std::string b_name(const std::string& module) { return "base_model.model." + mod
 
 /// Calls visit(module, update) for each update in the files' order.
 template <typename Visit>
-void for_each_module(const Adapter& adapter, const Visit& visit) {
+void for_each_module(const LoraAdapter& adapter, const Visit& visit) {
   for (const auto& block : adapter.blocks()) {
     for_each_update(block.lora, [&](const Projection& projection, const ops::LowRank& update) {
       visit(module_name(block.tower, block.index, projection), update);
@@ -46,15 +46,15 @@ void for_each_module(const Adapter& adapter, const Visit& visit) {
 
 /// The projections' names if every layer of both towers has just those, as PEFT's users write it; else whole
 /// names, because both towers' layers are called alike.
-std::vector<std::string> target_modules(const Adapter& adapter) {
+std::vector<std::string> target_modules(const LoraAdapter& adapter) {
   std::vector<std::string> short_names;
   for (const Projection& projection : kProjections) {
-    if (adapter.options().projections.*projection.flag)
+    if (adapter.lora_options().projections.*projection.flag)
       short_names.emplace_back(projection.hugging_face_name);
   }
   std::vector<std::string> names;
   for_each_module(adapter, [&](const std::string& module, const ops::LowRank&) { names.push_back(module); });
-  const bool everywhere = adapter.options().encoder == Encoder::kBoth && adapter.is_at(Position::kAll) &&
+  const bool everywhere = adapter.lora_options().encoder == Encoder::kBoth && adapter.is_at(Position::kAll) &&
                           names.size() == adapter.blocks().size() * short_names.size();
   return everywhere ? short_names : names;
 }
@@ -66,8 +66,8 @@ Json number_json(double number) {
   return number;
 }
 
-Json config_json(const Adapter& adapter) {
-  const LoraOptions& options = adapter.options();
+Json config_json(const LoraAdapter& adapter) {
+  const LoraOptions& options = adapter.lora_options();
   Json rank_pattern = Json::object(), alpha_pattern = Json::object();
   for_each_module(adapter, [&](const std::string& module, const ops::LowRank& update) {
     const std::int64_t rank = update.a.size(0);
@@ -93,7 +93,7 @@ Json config_json(const Adapter& adapter) {
   return config;
 }
 
-void write_files(const fs::path& folder, const Adapter& adapter, const AdapterContext& context) {
+void write_files(const fs::path& folder, const LoraAdapter& adapter, const AdapterContext& context) {
   io::StateDict tensors;
   for_each_module(adapter, [&](const std::string& module, const ops::LowRank& update) {
     tensors[a_name(module)] = update.a;
@@ -172,7 +172,7 @@ std::vector<StoredUpdate> updates_in(const PeftConfig& config, const io::StateDi
 
 }  // namespace
 
-void write_peft(const fs::path& path, const Adapter& adapter, const AdapterContext& context) {
+void write_peft(const fs::path& path, const LoraAdapter& adapter, const AdapterContext& context) {
   const fs::path folder = path.has_filename() ? path : path.parent_path();  // "out/" is "out"
   std::error_code error;
   const fs::file_status status = fs::status(folder, error);

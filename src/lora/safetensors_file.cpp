@@ -1,8 +1,10 @@
 // Our own format: a safetensors file with the names of Adapter::state_dict(). In its metadata are `format`,
-// `version` and JSON texts: `options`, `scalings` (of every updated projection) and `context`.
+// `version`, `method` (older files: LoRA) and JSON texts: `options`, `context` and, of LoRA, `scalings` (of
+// every updated projection).
 #include <algorithm>
 
 #include "adapter_context.hpp"
+#include "block_adapter.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/json_text.hpp"
 #include "clip_lora/io/safetensors.hpp"
@@ -18,11 +20,10 @@ constexpr const char* kVersion = "1";
 
 /// "visual.transformer.resblocks.0.attn.q_proj".
 std::string update_name(Tower tower, std::int64_t index, const Projection& projection) {
-  return std::string(tower == Tower::kText ? "" : "visual.") + "transformer.resblocks." +
-         std::to_string(index) + ".attn." + projection.name;
+  return block_name({tower, index}) + ".attn." + projection.name;
 }
 
-nlohmann::ordered_json options_json(const LoraOptions& options) {
+nlohmann::ordered_json lora_json(const LoraOptions& options) {
   nlohmann::ordered_json json;
   json["r"] = options.rank;
   json["alpha"] = options.alpha;
@@ -32,7 +33,7 @@ nlohmann::ordered_json options_json(const LoraOptions& options) {
   return json;
 }
 
-LoraOptions read_options(const JsonObject& object) {
+LoraOptions read_lora_options(const JsonObject& object) {
   LoraOptions options;
   try {
     options.rank = object.integer("r");
@@ -107,43 +108,77 @@ std::vector<StoredUpdate> updates_in(const JsonObject& scalings, const io::State
   return updates;
 }
 
+LoadedAdapter read_lora(const io::Safetensors& file, const std::string& source, const model::Clip& clip) {
+  const LoraOptions options = read_lora_options(read_metadata(file.metadata, "options", source));
+  std::vector<std::string> problems;
+  const auto updates =
+      updates_in(read_metadata(file.metadata, "scalings", source), file.tensors, clip, problems);
+  return {assemble(source, clip, options, updates, file.tensors, problems), AdapterFormat::kSafetensors, {}};
+}
+
+/// A fresh adapter of the file's options, which then gets the file's tensors.
+LoadedAdapter read_other(const std::string& method, const io::Safetensors& file, const std::string& source,
+                         const model::Clip& clip) {
+  AdapterOptions options = options_from_json(read_metadata(file.metadata, "options", source).json(), source);
+  options.method = method;
+  std::shared_ptr<Adapter> adapter;
+  try {
+    adapter = make_adapter(clip, options);
+  } catch (const ConfigError& error) {
+    throw CheckpointError(source + " does not fit this model: " + error.what());
+  }
+  fill_in(source, adapter->state_dict(), file.tensors);
+  return {adapter, AdapterFormat::kSafetensors, {}};
+}
+
+std::string method_in(const io::Safetensors& file) {
+  const auto method = file.metadata.find("method");
+  return method == file.metadata.end() ? "lora" : method->second;
+}
+
 }  // namespace
 
 void write_safetensors_adapter(const std::filesystem::path& path, const Adapter& adapter,
                                const AdapterContext& context) {
-  auto scalings = nlohmann::ordered_json::object();
-  for (const auto& block : adapter.blocks()) {
-    for_each_update(block.lora, [&](const Projection& projection, const ops::LowRank& update) {
-      scalings[update_name(block.tower, block.index, projection)] = update.scaling;
-    });
+  Metadata metadata = {{"format", kFormat},
+                       {"version", kVersion},
+                       {"method", adapter.method()},
+                       {"context", io::json_text(context_json(context))}};
+  if (const auto* const lora = dynamic_cast<const LoraAdapter*>(&adapter)) {
+    auto scalings = nlohmann::ordered_json::object();
+    for (const auto& block : lora->blocks()) {
+      for_each_update(block.lora, [&](const Projection& projection, const ops::LowRank& update) {
+        scalings[update_name(block.tower, block.index, projection)] = update.scaling;
+      });
+    }
+    metadata["options"] = io::json_text(lora_json(lora->lora_options()));
+    metadata["scalings"] = io::json_text(scalings);
+  } else {
+    metadata["options"] = io::json_text(options_json(adapter.options()));
   }
-  io::write_safetensors(path, adapter.state_dict(),
-                        {{"format", kFormat},
-                         {"version", kVersion},
-                         {"options", io::json_text(options_json(adapter.options()))},
-                         {"scalings", io::json_text(scalings)},
-                         {"context", io::json_text(context_json(context))}});
+  io::write_safetensors(path, adapter.state_dict(), metadata);
 }
 
 LoadedAdapter read_safetensors_adapter(const std::filesystem::path& path, const std::string& source,
                                        const model::Clip& clip) {
   const io::Safetensors file = io::read_safetensors(path);
   require_format(file, source);
-  const LoraOptions options = read_options(read_metadata(file.metadata, "options", source));
-  std::vector<std::string> problems;
-  const auto updates =
-      updates_in(read_metadata(file.metadata, "scalings", source), file.tensors, clip, problems);
-  const AdapterContext context = read_context(read_metadata(file.metadata, "context", source));
-  return {assemble(source, clip, options, updates, file.tensors, problems), AdapterFormat::kSafetensors,
-          context};
+  const std::string method = method_in(file);
+  LoadedAdapter loaded =
+      method == "lora" ? read_lora(file, source, clip) : read_other(method, file, source, clip);
+  loaded.context = read_context(read_metadata(file.metadata, "context", source));
+  return loaded;
 }
 
 std::optional<AdapterDescription> describe_safetensors_adapter(const std::filesystem::path& path,
                                                                const std::string& source) {
   const io::Safetensors file = io::read_safetensors(path);
   if (!is_ours(file)) return std::nullopt;
-  return description_of(AdapterFormat::kSafetensors, read_metadata(file.metadata, "options", source).json(),
-                        file.tensors, read_metadata(file.metadata, "context", source).json());
+  AdapterDescription description =
+      description_of(AdapterFormat::kSafetensors, read_metadata(file.metadata, "options", source).json(),
+                     file.tensors, read_metadata(file.metadata, "context", source).json());
+  description.method = method_in(file);
+  return description;
 }
 
 }  // namespace clip_lora::lora

@@ -3,7 +3,8 @@
 #include <ATen/ATen.h>
 #include <c10/util/StringUtil.h>
 
-#include <set>
+#include <cstdint>
+#include <map>
 #include <utility>
 
 #include "clip_lora/core/errors.hpp"
@@ -21,27 +22,19 @@ std::string problem_with(const std::string& name, at::IntArrayRef shape, const i
   return found->second.is_floating_point() ? "" : name + " is of no floating type";
 }
 
-void check(const std::string& source, const model::Clip& clip, const std::vector<StoredUpdate>& updates,
+/// `shapes`: of the tensors that are expected, by name.
+void check(const std::string& source, const std::map<std::string, std::vector<std::int64_t>>& shapes,
            const io::StateDict& tensors, std::vector<std::string> problems) {
-  std::set<std::string> expected;
-  const auto require = [&](const std::string& name, at::IntArrayRef shape) {
-    expected.insert(name);
+  for (const auto& [name, shape] : shapes) {
     if (std::string problem = problem_with(name, shape, tensors); !problem.empty())
       problems.push_back(problem);
-  };
-  for (const auto& update : updates) {
-    const std::int64_t width = architecture_of(clip, update.tower).width;
-    require(update.a_name, {update.rank, width});
-    require(update.b_name, {width, update.rank});
   }
   for (const auto& [name, tensor] : tensors) {
-    if (!expected.contains(name)) problems.push_back(name + " is unexpected");
+    if (!shapes.contains(name)) problems.push_back(name + " is unexpected");
   }
-  if (!problems.empty()) {
-    throw CheckpointError(source + " does not fit this model: " + join_capped(problems) +
-                          " (hint: was it trained on another backbone?)");
-  }
-  if (updates.empty()) throw CheckpointError(source + " holds no update");
+  if (problems.empty()) return;
+  throw CheckpointError(source + " does not fit this model: " + join_capped(problems) +
+                        " (hint: was it trained on another backbone?)");
 }
 
 /// A parameter of its own: float32 on the model's device, with a gradient.
@@ -53,15 +46,17 @@ at::Tensor parameter(const at::Tensor& stored, const model::Clip& clip) {
 
 }  // namespace
 
-const model::TowerArchitecture& architecture_of(const model::Clip& clip, Tower tower) {
-  const model::ClipArchitecture& architecture = clip->architecture();
-  return tower == Tower::kText ? architecture.text : architecture.vision;
-}
-
-Adapter assemble(const std::string& source, const model::Clip& clip, const LoraOptions& options,
-                 const std::vector<StoredUpdate>& updates, const io::StateDict& tensors,
-                 std::vector<std::string> problems) {
-  check(source, clip, updates, tensors, std::move(problems));
+std::shared_ptr<LoraAdapter> assemble(const std::string& source, const model::Clip& clip,
+                                      const LoraOptions& options, const std::vector<StoredUpdate>& updates,
+                                      const io::StateDict& tensors, std::vector<std::string> problems) {
+  std::map<std::string, std::vector<std::int64_t>> shapes;
+  for (const auto& update : updates) {
+    const std::int64_t width = architecture_of(clip, update.tower).width;
+    shapes[update.a_name] = {update.rank, width};
+    shapes[update.b_name] = {width, update.rank};
+  }
+  check(source, shapes, tensors, std::move(problems));
+  if (updates.empty()) throw CheckpointError(source + " holds no update");
   const at::NoGradGuard no_grad;
   std::vector<AdaptedBlock> blocks;
   for (const auto& update : updates) {
@@ -72,7 +67,16 @@ Adapter assemble(const std::string& source, const model::Clip& clip, const LoraO
         ops::LowRank{parameter(tensors.at(update.a_name), clip), parameter(tensors.at(update.b_name), clip),
                      update.scaling, options.dropout};
   }
-  return Adapter(clip, options, std::move(blocks));
+  return std::make_shared<LoraAdapter>(clip, options, std::move(blocks));
+}
+
+void fill_in(const std::string& source, const io::StateDict& adapter, const io::StateDict& stored,
+             std::vector<std::string> problems) {
+  std::map<std::string, std::vector<std::int64_t>> shapes;
+  for (const auto& [name, tensor] : adapter) shapes[name] = tensor.sizes().vec();
+  check(source, shapes, stored, std::move(problems));
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : adapter) at::Tensor(tensor).copy_(stored.at(name));
 }
 
 }  // namespace clip_lora::lora

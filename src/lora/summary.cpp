@@ -42,7 +42,7 @@ double release_alpha(const ops::LowRank& update, const LoraOptions& options) {
 }
 
 /// "blocks 0 5 of text, 1 of vision".
-std::string block_list(const Adapter& adapter) {
+std::string block_list(const LoraAdapter& adapter) {
   std::string text = "blocks";
   for (const Tower tower : {Tower::kText, Tower::kVision}) {
     std::string indices;
@@ -56,28 +56,28 @@ std::string block_list(const Adapter& adapter) {
 
 }  // namespace
 
-AdapterSummary summarise(const Adapter& adapter) {
+AdapterSummary summarise(const LoraAdapter& adapter) {
   std::set<std::int64_t> ranks;
   std::set<double> alphas;
   bool same_projections = true;
   for (const auto& block : adapter.blocks()) {
-    same_projections = same_projections && projections_of(block) == adapter.options().projections;
+    same_projections = same_projections && projections_of(block) == adapter.lora_options().projections;
     for_each_update(block.lora, [&](const Projection&, const ops::LowRank& update) {
       ranks.insert(update.a.size(0));
-      alphas.insert(release_alpha(update, adapter.options()));
+      alphas.insert(release_alpha(update, adapter.lora_options()));
     });
   }
-  const bool placed = adapter.is_at(adapter.options().position);
+  const bool placed = adapter.is_at(adapter.lora_options().position);
 
   AdapterSummary summary;
   summary.rank = range_text(ranks);
   summary.alpha = range_text(alphas);
-  summary.encoder = to_string(adapter.options().encoder);
-  summary.params = joined(projection_names(adapter.options().projections));
+  summary.encoder = to_string(adapter.lora_options().encoder);
+  summary.params = joined(projection_names(adapter.lora_options().projections));
   if (!same_projections) summary.params += " (not all in each block)";
-  summary.position = placed ? to_string(adapter.options().position) : block_list(adapter);
+  summary.position = placed ? to_string(adapter.lora_options().position) : block_list(adapter);
   if (ranks.size() == 1 && alphas.size() == 1 && same_projections && placed) {
-    summary.options = adapter.options();
+    summary.options = adapter.lora_options();
     summary.options->rank = *ranks.begin();
     summary.options->alpha = *alphas.begin();
     summary.options->rank_stabilised = true;
@@ -95,6 +95,11 @@ AdapterSummary summarise(const LoraOptions& options) {
           .params = joined(projection_names(options.projections)),
           .position = to_string(options.position),
           .options = stabilised};
+}
+
+std::map<std::string, std::string> settings_of(const AdapterSummary& summary) {
+  return {{"method", "lora"},           {"r", summary.rank},        {"alpha", summary.alpha},
+          {"encoder", summary.encoder}, {"params", summary.params}, {"position", summary.position}};
 }
 
 }  // namespace clip_lora::lora

@@ -11,6 +11,10 @@ torch::Tensor activated(const torch::Tensor& x, Activation activation) {
   return activation == Activation::kQuickGelu ? ops::quick_gelu(x) : at::gelu(x);
 }
 
+torch::Tensor adapted(const torch::Tensor& z, const ResidualSlot& slot) {
+  return slot.adapter.is_empty() ? z : ops::residual_adapter(z, slot.adapter, /*factors=*/{});
+}
+
 }  // namespace
 
 AttentionImpl::AttentionImpl(std::int64_t width, std::int64_t heads, bool causal)
@@ -40,8 +44,36 @@ ResidualAttentionBlockImpl::ResidualAttentionBlockImpl(const TowerArchitecture& 
       ln_2(register_module("ln_2", LayerNorm(architecture.width, architecture.layer_norm_epsilon))) {}
 
 torch::Tensor ResidualAttentionBlockImpl::forward(const torch::Tensor& x) {
-  const torch::Tensor attended = x + attn(ln_1(x));
-  return attended + mlp(ln_2(attended));
+  const torch::Tensor attended = x + adapted(attn(ln_1(x)), attention_slot);
+  return attended + adapted(mlp(ln_2(attended)), mlp_slot);
+}
+
+BlockWeights ResidualAttentionBlockImpl::weights() const {
+  return {.in_proj_weight = attn->in_proj_weight,
+          .in_proj_bias = attn->in_proj_bias,
+          .out_proj_weight = attn->out_proj->weight,
+          .out_proj_bias = attn->out_proj->bias,
+          .c_fc_weight = mlp->c_fc->weight,
+          .c_fc_bias = mlp->c_fc->bias,
+          .c_proj_weight = mlp->c_proj->weight,
+          .c_proj_bias = mlp->c_proj->bias};
+}
+
+void ResidualAttentionBlockImpl::use(const BlockWeights& weights) {
+  attn->in_proj_weight = weights.in_proj_weight;
+  attn->in_proj_bias = weights.in_proj_bias;
+  attn->out_proj->weight = weights.out_proj_weight;
+  attn->out_proj->bias = weights.out_proj_bias;
+  mlp->c_fc->weight = weights.c_fc_weight;
+  mlp->c_fc->bias = weights.c_fc_bias;
+  mlp->c_proj->weight = weights.c_proj_weight;
+  mlp->c_proj->bias = weights.c_proj_bias;
+}
+
+void ResidualAttentionBlockImpl::attach(const BlockAdapters& adapters) {
+  attn->lora = adapters.lora;
+  attention_slot = adapters.attention;
+  mlp_slot = adapters.mlp;
 }
 
 TransformerImpl::TransformerImpl(const TowerArchitecture& architecture, bool causal)

@@ -36,6 +36,11 @@ Summary summarise(const std::vector<double>& values) {
   return summary;
 }
 
+double harmonic_mean(double base, double new_classes) {
+  if (base == 0.0 || new_classes == 0.0) return 0.0;
+  return 2.0 / (1.0 / base + 1.0 / new_classes);
+}
+
 McNemar mcnemar(const PairedCounts& counts) {
   const std::int64_t differing = counts.only_first + counts.only_second;
   McNemar test;

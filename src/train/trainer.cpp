@@ -9,6 +9,7 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/interrupt.hpp"
+#include "clip_lora/data/text_draws.hpp"
 
 namespace clip_lora::train {
 namespace {
@@ -16,11 +17,31 @@ namespace {
 /// Iterations after which a measurement is read: the host may be so many ahead of the device.
 constexpr std::int64_t kLateness = 4;
 
+/// While it lives, the model is evaluated with the averages; a look may end in an exception.
+class Looking {
+ public:
+  Looking(engine::TrainingStep& step, model::Clip& clip) : step_(step), clip_(clip) {
+    clip_->eval();
+    step_.show_averages(true);
+  }
+  ~Looking() {
+    step_.show_averages(false);
+    clip_->train();
+  }
+  Looking(const Looking&) = delete;
+  Looking& operator=(const Looking&) = delete;
+
+ private:
+  engine::TrainingStep& step_;
+  model::Clip& clip_;
+};
+
 /// The looks at the validation split during one training, and the best adapter that they saw.
 class Looks {
  public:
-  Looks(const Validation& validation, const lora::Adapter& adapter, model::Clip& clip)
-      : validation_(validation), adapter_(adapter), clip_(clip) {
+  Looks(const Validation& validation, engine::TrainingStep& step, const lora::Adapter& adapter,
+        model::Clip& clip)
+      : validation_(validation), step_(step), adapter_(adapter), clip_(clip) {
     TORCH_CHECK(validation.select == Select::kLast || validation.every > 0,
                 "the best adapter cannot be selected without looks at the validation split");
   }
@@ -52,6 +73,7 @@ class Looks {
   /// Looks at the last adapter unless that has been done, then puts the selected one into the model.
   void finish(std::int64_t iterations, TrainingResult& result) {
     if (validation_.every > 0 && !has_looked_after(iterations)) look(iterations);
+    step_.show_averages(true);
     result.validation = points_;
     result.selected_iteration = iterations;
     if (validation_.select == Select::kLast) return;
@@ -66,13 +88,12 @@ class Looks {
 
   /// In evaluation mode with the adapter merged; afterwards the model is as before, bit for bit.
   void look(std::int64_t iteration) {
-    clip_->eval();
+    const Looking looking(step_, clip_);
     ValidationPoint point{iteration, 0.0};
     {
-      const lora::MergedScope merged(clip_, adapter_);
+      const lora::MergedScope merged(clip_, adapter_, validation_.scale);
       point.accuracy = validation_.accuracy();
     }
-    clip_->train();
     if (validation_.select == Select::kBest && (points_.empty() || point.accuracy > best_.accuracy))
       keep(point);
     points_.push_back(point);
@@ -95,6 +116,7 @@ class Looks {
   }
 
   const Validation& validation_;
+  engine::TrainingStep& step_;
   const lora::Adapter& adapter_;
   model::Clip& clip_;
   std::vector<ValidationPoint> points_;
@@ -167,7 +189,7 @@ class Training {
       : step_(step),
         next_batch_(next_batch),
         plan_(plan),
-        looks_(plan.validation, adapter, clip),
+        looks_(plan.validation, step, adapter, clip),
         recorder_(plan.measuring, step) {
     progress_.total = plan.iterations;
     progress_.loss = [this] { return loss(); };
@@ -207,7 +229,8 @@ class Training {
   void iterate() {
     const double learning_rate = step_.learning_rate();
     const Batch batch = next_batch_();
-    device_loss_ = step_.run(batch.images, batch.labels);
+    device_loss_ = batch.texts ? step_.run(batch.images, batch.labels, *batch.texts)
+                               : step_.run(batch.images, batch.labels);
     ++progress_.iteration;
     progress_.images += batch.labels.size(0);
     progress_.learning_rate = step_.learning_rate();
@@ -271,20 +294,50 @@ class Training {
 
 }  // namespace
 
-NextBatch batches_of(data::TrainingLoader& loader) {
-  return [&loader] {
-    const data::Batch batch = loader.next();
-    return Batch{batch.pixels, batch.labels};
+DrawTexts draw_texts(const text::Tokenizer& tokenizer, const std::vector<std::vector<std::string>>& groups,
+                     std::vector<std::int64_t> group_of_item, std::int64_t context_length, std::uint64_t seed,
+                     text::Overlong overlong) {
+  std::vector<std::vector<std::int64_t>> rows;
+  std::vector<std::int64_t> first_of_group;
+  for (const auto& group : groups) {
+    first_of_group.push_back(static_cast<std::int64_t>(rows.size()));
+    for (const auto& text : group) {
+      rows.push_back(tokenizer.tokenize(text, static_cast<int>(context_length), overlong));
+    }
+  }
+  first_of_group.push_back(static_cast<std::int64_t>(rows.size()));
+  const model::Prompts all = model::make_prompts(rows);
+  return [all, first_of_group, group_of_item = std::move(group_of_item), seed](
+             const std::vector<std::int64_t>& items, std::int64_t first_sample) {
+    std::vector<std::int64_t> drawn;
+    for (const std::int64_t item : items) {
+      const auto group = static_cast<std::size_t>(group_of_item.at(static_cast<std::size_t>(item)));
+      const std::int64_t first = first_of_group[group], count = first_of_group[group + 1] - first;
+      drawn.push_back(first + data::draw_text(seed, first_sample++, count));
+    }
+    const at::Tensor index = at::tensor(drawn, at::kLong);
+    return model::Prompts{all.ids.index_select(0, index), all.eot.index_select(0, index)};
   };
 }
 
-NextBatch batches_of(data::TrainingDraws& draws) {
-  return [&draws] {
+NextBatch batches_of(data::TrainingLoader& loader, DrawTexts texts) {
+  return [&loader, texts = std::move(texts)] {
+    const data::Batch batch = loader.next();
+    Batch next = {batch.pixels, batch.labels};
+    if (texts) next.texts = texts(batch.items, batch.first_sample);
+    return next;
+  };
+}
+
+NextBatch batches_of(data::TrainingDraws& draws, DrawTexts texts) {
+  return [&draws, texts = std::move(texts)] {
     const data::DrawnBatch batch = draws.next();
     const auto count = static_cast<std::int64_t>(batch.requests.size());
     at::Tensor requests = at::empty({count, static_cast<std::int64_t>(sizeof(ops::ViewRequest))}, at::kByte);
     std::memcpy(requests.mutable_data_ptr(), batch.requests.data(), requests.nbytes());
-    return Batch{requests, at::tensor(batch.labels, at::kLong)};
+    Batch next = {requests, at::tensor(batch.labels, at::kLong)};
+    if (texts) next.texts = texts(batch.items, batch.first_sample);
+    return next;
   };
 }
 

@@ -11,6 +11,7 @@
 #include "bench/program.hpp"
 #include "bench/step_inputs.hpp"
 #include "clip_lora/engine/training_step.hpp"
+#include "clip_lora/lora/lora_adapter.hpp"
 
 namespace {
 
@@ -19,6 +20,16 @@ using bench::Settings;
 
 constexpr std::size_t kBatches = 16;  // that the loop cycles through
 
+/// A step with the adapter that it trains.
+struct Training {
+  Training(const model::Clip& clip, const lora::LoraOptions& lora, const model::Prompts& prompts,
+           const engine::TrainingStepOptions& options)
+      : adapter(clip, lora), step(clip, adapter, prompts, options) {}
+
+  lora::LoraAdapter adapter;
+  engine::TrainingStep step;
+};
+
 /// What one timed iteration is.
 std::function<void()> training_run(const std::string& backbone, std::int64_t classes,
                                    const at::Tensor& pictures, const Settings& settings) {
@@ -26,18 +37,17 @@ std::function<void()> training_run(const std::string& backbone, std::int64_t cla
   lora::LoraOptions lora;
   lora.rank = settings.rank;
   lora.encoder = settings.encoder;
-  const lora::Adapter adapter(clip, lora);
   const auto prompts = model::make_prompts(bench::imagenet_prompts(classes)).to(settings.device);
   engine::TrainingStepOptions options;
   options.total_iterations = 1'000'000;
   options.batch_size = bench::kBatch;
   options.pictures = pictures;
   options.largest_side_px = bench::kPictureWidth;
-  const auto step = std::make_shared<engine::TrainingStep>(clip, adapter, prompts, options);
+  const auto training = std::make_shared<Training>(clip, lora, prompts, options);
   const auto batches = bench::random_batches(kBatches, classes, clip->architecture().image_size_px, settings);
-  return [step, batches, next = std::size_t{0}]() mutable {
+  return [training, batches, next = std::size_t{0}]() mutable {
     const auto& batch = batches[next++ % kBatches];
-    step->run(batch.images, batch.labels);
+    training->step.run(batch.images, batch.labels);
   };
 }
 

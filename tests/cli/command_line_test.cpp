@@ -25,9 +25,9 @@ TEST(CommandLine, HasEveryKindOfOptionThatWasChanged) {
   options.data.dataset = "eurosat";
   options.data.shots.reset();
   options.prompts.templates = {"a {}.", "the {}"};
-  options.lora.rank = 4;
-  options.lora.projections = lora::parse_projections({"q", "v"});
-  options.lora.dropout = 0.1;
+  options.adapter.lora.rank = 4;
+  options.adapter.lora.projections = lora::parse_projections({"q", "v"});
+  options.adapter.lora.dropout = 0.1;
   options.output.save_predictions = true;
   EXPECT_EQ(
       cli::command_line(options),
@@ -50,6 +50,16 @@ TEST(CommandLine, ReadBackGivesTheSameOptions) {
   bind(again, read);
   ASSERT_TRUE(again.parse(table.words(defaults.to_json())));
   EXPECT_EQ(again.to_json(), table.to_json());
+}
+
+TEST(CommandLine, SaysWhatTheMethodWouldHaveOtherwise) {
+  RunOptions options;
+  options.adapter.method = "r_adapter";
+  options.training.optimiser.average_decay = 0.9;  // as the method has it
+  const std::string line = cli::command_line(options);
+  EXPECT_THAT(line, ::testing::HasSubstr("--method r_adapter"));
+  EXPECT_THAT(line, ::testing::HasSubstr("--loss ce")) << "the general default is not the method's";
+  EXPECT_THAT(line, ::testing::Not(::testing::HasSubstr("--ema")));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "clip_lora/cli/predict.hpp"
 #include "clip_lora/cli/run_options.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/lora/method.hpp"
 #include "support/files.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/throws.hpp"
@@ -57,6 +58,8 @@ std::string config_error(const std::string& text) {
   return parse_error({"--config", ConfigFile(text).path()});
 }
 
+const RunOptions kUntouched;
+
 /// No option's default.
 const json kOtherValues = {{"dataset", "eurosat"},
                            {"root_path", "elsewhere"},
@@ -70,6 +73,7 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"template", {"a bad photo of a {}.", "a {}."}},
                            {"templates", "templates.txt"},
                            {"train_templates", "all"},
+                           {"protocol", "base_to_new"},
                            {"zero_shot_templates", "dataset"},
                            {"exif", "apply"},
                            {"resize_mode", "squash"},
@@ -79,6 +83,21 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"backbone", "ViT-L/14"},
                            {"checkpoint", "b.safetensors"},
                            {"activation", "gelu"},
+                           {"method", "r_adapter"},
+                           {"adapter_rank", 5},
+                           {"adapter_init_scale", 0.25},
+                           {"adapter_drop", 0.375},
+                           {"adapter_drop_unit", "module"},
+                           {"eval_scale", {0.25, 0.75}},
+                           {"min_lr", 0.0625},
+                           {"warmup", 14},
+                           {"weight_decay", 0.5},
+                           {"grad_clip", 2.0},
+                           {"ema", 0.875},
+                           {"loss", "mpm_nce"},
+                           {"margin", 0.3125},
+                           {"label_smoothing", 0.4375},
+                           {"augment", "open_clip"},
                            {"encoder", "vision"},
                            {"position", "half-up"},
                            {"params", {"q", "o"}},
@@ -149,12 +168,29 @@ void expect_in_fields(const RunOptions& options) {
   EXPECT_EQ(options.model.backbone, "ViT-L/14");
   EXPECT_EQ(options.model.checkpoint, "b.safetensors");
   EXPECT_EQ(options.model.activation, "gelu");
-  EXPECT_EQ(options.lora.encoder, lora::Encoder::kVision);
-  EXPECT_EQ(options.lora.position, lora::Position::kHalfUp);
-  EXPECT_EQ(options.lora.projections, (lora::Projections{.q = true, .k = false, .v = false, .o = true}));
-  EXPECT_EQ(options.lora.rank, 8);
-  EXPECT_EQ(options.lora.alpha, 0.5);
-  EXPECT_EQ(options.lora.dropout, 0.125);
+  EXPECT_EQ(options.adapter.lora.encoder, lora::Encoder::kVision);
+  EXPECT_EQ(options.adapter.lora.position, lora::Position::kHalfUp);
+  EXPECT_EQ(options.adapter.lora.projections,
+            (lora::Projections{.q = true, .k = false, .v = false, .o = true}));
+  EXPECT_EQ(options.adapter.lora.rank, 8);
+  EXPECT_EQ(options.adapter.lora.alpha, 0.5);
+  EXPECT_EQ(options.adapter.lora.dropout, 0.125);
+  EXPECT_EQ(options.data.protocol, "base_to_new");
+  EXPECT_EQ(options.adapter.method, "r_adapter");
+  EXPECT_EQ(options.adapter.r_adapter.rank, 5);
+  EXPECT_EQ(options.adapter.r_adapter.initial_scale, 0.25);
+  EXPECT_EQ(options.adapter.r_adapter.drop, 0.375);
+  EXPECT_EQ(options.adapter.r_adapter.drop_unit, lora::DropUnit::kModule);
+  EXPECT_THAT(options.eval_scales, ElementsAre(0.25, 0.75));
+  EXPECT_EQ(options.training.optimiser.final_learning_rate, 0.0625);
+  EXPECT_EQ(options.training.optimiser.warmup_iterations, 14);
+  EXPECT_EQ(options.training.optimiser.weight_decay, 0.5);
+  EXPECT_EQ(options.training.optimiser.largest_gradient_norm, 2.0);
+  EXPECT_EQ(options.training.optimiser.average_decay, 0.875);
+  EXPECT_EQ(options.training.loss, "mpm_nce");
+  EXPECT_EQ(options.training.margin, 0.3125);
+  EXPECT_EQ(options.training.label_smoothing, 0.4375);
+  EXPECT_EQ(options.training.augment, "open_clip");
   EXPECT_EQ(options.training.optimiser.learning_rate, 0.25);
   EXPECT_EQ(options.training.iterations_per_shot, 11);
   EXPECT_EQ(options.training.epochs, 6);
@@ -186,11 +222,12 @@ TEST(RunOptions, EveryJsonKeyReachesItsField) {
 }
 
 TEST(RunOptions, EveryFlagAndEveryKeyChangesItsOwnValueAlone) {
-  const json defaults = as_json({});
+  const json defaults = as_json(kUntouched);
   ASSERT_EQ(defaults.size(), kOtherValues.size()) << "an option is missing in this test";
   for (const auto& [key, value] : kOtherValues.items()) {
     json expected = defaults;
     ASSERT_NE(expected.at(key), value);
+    if (key == "method") expected.update(json(lora::find_method(value).defaults));  // a method brings its own
     expected[key] = value;
     EXPECT_EQ(as_json(parsed(as_arguments(key, value))), expected) << key;
     EXPECT_EQ(as_json(parsed({"--config", ConfigFile(json{{key, value}}).path()})), expected) << key;
@@ -204,8 +241,8 @@ TEST(RunOptions, FlagsWinOverTheConfigurationFileWhereverTheyStand) {
         std::vector<std::string>{"--params", "q", "k", "--shots", "2", "--config", config.path()}}) {
     const RunOptions options = parsed(arguments);
     EXPECT_EQ(options.data.shots, 2);
-    EXPECT_THAT(lora::projection_names(options.lora.projections), ElementsAre("q", "k"));
-    EXPECT_EQ(options.lora.rank, 16);
+    EXPECT_THAT(lora::projection_names(options.adapter.lora.projections), ElementsAre("q", "k"));
+    EXPECT_EQ(options.adapter.lora.rank, 16);
   }
 }
 
@@ -235,8 +272,26 @@ TEST(RunOptions, ShotsAndEpochsAreNumbersOrAWord) {
 }
 
 TEST(RunOptions, ListsMayBeRepeated) {
-  EXPECT_THAT(lora::projection_names(parsed({"--params", "q", "k", "--params", "o"}).lora.projections),
-              ElementsAre("q", "k", "o"));
+  EXPECT_THAT(
+      lora::projection_names(parsed({"--params", "q", "k", "--params", "o"}).adapter.lora.projections),
+      ElementsAre("q", "k", "o"));
+}
+
+TEST(RunOptions, AMethodBringsDefaultsThatWhatIsGivenReplaces) {
+  const RunOptions plain = parsed({"--method", "r_adapter"});
+  EXPECT_EQ(plain.training.loss, "mpm_nce");
+  EXPECT_EQ(plain.training.optimiser.learning_rate, 5e-4);
+  EXPECT_EQ(plain.prompts.templates_file, "imagenet");
+  EXPECT_EQ(parsed({"--method", "r_adapter", "--lr", "0.0002"}).training.optimiser.learning_rate, 2e-4);
+  EXPECT_EQ(parsed({"--config", ConfigFile(json{{"method", "r_adapter"}, {"lr", 0.125}}).path()})
+                .training.optimiser.learning_rate,
+            0.125);
+  EXPECT_EQ(parsed({"--method", "r_adapter", "--template", "a {}."}).prompts.templates_file, "");
+  EXPECT_FALSE(parsed({"--method", "r_adapter", "--n_iters", "500"}).training.epochs);
+  const RunOptions by_classes = parsed({"--method", "r_adapter", "--loss", "ce", "--dataset", "eurosat"});
+  EXPECT_EQ(by_classes.training.margin, 0.0);
+  EXPECT_EQ(by_classes.prompts.train_templates, "first");
+  EXPECT_NO_THROW(by_classes.validate());
 }
 
 TEST(RunOptions, WithAllShotsEpochsSetTheLength) {
@@ -248,7 +303,7 @@ TEST(RunOptions, WithAllShotsEpochsSetTheLength) {
   EXPECT_EQ(options.iterations(1), 3);
   EXPECT_THAT(message_of<ConfigError>([&] { options.iterations(std::int64_t{1} << 50); }),
               HasSubstr("--epochs 3"));
-  EXPECT_EQ(RunOptions{}.iterations(160), 500 * 16) << "otherwise the shots do";
+  EXPECT_EQ(kUntouched.iterations(160), 500 * 16) << "otherwise the shots do";
 }
 
 TEST(RunOptions, UnknownFlagsAndWordsAreRefused) {
@@ -295,7 +350,7 @@ TEST(RunOptions, FlagsWithoutAValueTakeTrueAndFalseAlone) {
 }
 
 TEST(RunOptions, NoBackboneIsNamedUnlessItIsGiven) {
-  EXPECT_EQ(as_json({})["backbone"], "");
+  EXPECT_EQ(as_json(kUntouched)["backbone"], "");
   EXPECT_EQ(parsed({"--backbone", "ViT-B/16"}).model.backbone, "ViT-B/16");
 }
 
@@ -331,119 +386,11 @@ TEST(RunOptions, AConfigurationFileThatIsNoJsonObjectIsRefused) {
 }
 
 TEST(RunOptions, IntegersInJsonAreNumbersToo) {
-  EXPECT_EQ(parsed({"--config", ConfigFile(json{{"alpha", 2}}).path()}).lora.alpha, 2.0);
-}
-
-RunOptions valid_options() {
-  RunOptions options;
-  options.data.dataset = "eurosat";
-  options.model.checkpoint = "some.safetensors";
-  return options;
-}
-
-/// The complaint about options that `spoil` made invalid.
-std::string complaint(const std::function<void(RunOptions&)>& spoil) {
-  RunOptions options = valid_options();
-  spoil(options);
-  return message_of<ConfigError>([&] { options.validate(); });
-}
-
-TEST(RunOptions, ValidationNamesTheFlagTheValueAndWhatIsAllowed) {
-  EXPECT_NO_THROW(valid_options().validate());
-  EXPECT_EQ(complaint([](RunOptions& o) { o.data.shots = 0; }), "--shots 0: expected at least 1, or 'all'");
-  EXPECT_EQ(complaint([](RunOptions& o) { o.training.batch_size = 0; }),
-            "--batch_size 0: expected at least 1");
-  EXPECT_EQ(complaint([](RunOptions& o) { o.training.iterations_per_shot = 0; }),
-            "--n_iters 0: expected at least 1");
-  EXPECT_EQ(complaint([](RunOptions& o) { o.training.optimiser.learning_rate = 0; }),
-            "--lr 0: expected a number above 0");
-  EXPECT_EQ(complaint([](RunOptions& o) { o.lora.rank = 0; }), "--r 0: expected at least 1");
-  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.alpha = 0; }), HasSubstr("--alpha 0"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.dropout = 1; }), HasSubstr("--dropout_rate 1"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.projections = lora::parse_projections({}); }),
-              HasSubstr("--params"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.data.dataset = ""; }), HasSubstr("--dataset is missing"));
-  EXPECT_EQ(complaint([](RunOptions& o) { o.model.activation = "quickgelu"; }),
-            "--activation 'quickgelu': expected quick_gelu, gelu (hint: did you mean 'quick_gelu'?)");
-  EXPECT_THAT(complaint([](RunOptions& o) { o.output.eval_only = true; }),
-              HasSubstr("--eval_only needs --adapter, or --save_path"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.output.filename = "a/b"; }), HasSubstr("--filename 'a/b'"));
-  EXPECT_EQ(complaint([](RunOptions& o) { o.compute.verbose = o.compute.quiet = true; }),
-            "--verbose and --quiet exclude each other");
-}
-
-TEST(RunOptions, ValidationRefusesWordsThatAreNoChoiceWithTheNearestOne) {
-  EXPECT_EQ(complaint([](RunOptions& o) { o.images.exif = "aply"; }),
-            "--exif 'aply': expected auto, apply, ignore (hint: did you mean 'apply'?)");
-  EXPECT_EQ(complaint([](RunOptions& o) { o.images.resize_mode = "squish"; }),
-            "--resize_mode 'squish': expected shortest, longest, squash (hint: did you mean 'squash'?)");
-  EXPECT_THAT(complaint([](RunOptions& o) { o.prompts.train_templates = "al"; }),
-              HasSubstr("--train_templates 'al'"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.training.class_weights = "balance"; }),
-              HasSubstr("did you mean 'balanced'"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.training.select = "first"; }), HasSubstr("--select 'first'"));
-}
-
-TEST(RunOptions, ValidationRefusesNumbersOutOfRange) {
-  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_THAT(complaint([](RunOptions& o) { o.images.memory_gib = -1; }), HasSubstr("--image_memory -1"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.images.memory_gib = kNan; }), HasSubstr("--image_memory nan"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.images.workers = -1; }), HasSubstr("--workers -1"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.training.eval_every = -1; }), HasSubstr("--eval_every -1"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.data.split.test_fraction = 1.5; }),
-              HasSubstr("--test_fraction"));
-  EXPECT_THAT(complaint([](RunOptions& o) {
-                o.data.shots.reset();
-                o.training.epochs = 0;
-              }),
-              HasSubstr("--epochs 0"));
-}
-
-TEST(RunOptions, ValidationRefusesOptionsThatDoNotGoTogether) {
-  EXPECT_THAT(complaint([](RunOptions& o) { o.training.epochs = 20; }),
-              HasSubstr("--epochs 20 is for --shots all"));
-  EXPECT_THAT(complaint([](RunOptions& o) {
-                o.data.shots.reset();
-                o.training.iterations_per_shot = 7;
-              }),
-              HasSubstr("--n_iters 7"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.training.select = "best"; }),
-              HasSubstr("--select best needs --eval_every"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.output.save_predictions = true; }),
-              HasSubstr("--save_predictions needs --save_path"));
-  EXPECT_EQ(complaint([](RunOptions& o) {
-              o.prompts.templates = {"a {}."};
-              o.prompts.templates_file = "templates.txt";
-            }),
-            "--template and --templates exclude each other");
-  EXPECT_THAT(complaint([](RunOptions& o) { o.prompts.templates = {"a photo"}; }), HasSubstr("'a photo'"));
-  EXPECT_THAT(complaint([](RunOptions& o) {
-                o.data.dataset = "photos/";
-                o.prompts.zero_shot_templates = "dataset";
-              }),
-              HasSubstr("--zero_shot_templates dataset: own data have no customary templates"));
-}
-
-TEST(RunOptions, ValidationRefusesForABenchmarkWhatIsForOwnData) {
-  EXPECT_THAT(complaint([](RunOptions& o) { o.data.class_names = "names.txt"; }),
-              HasSubstr("--class_names: 'eurosat' has class names of its own"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.data.split.test_fraction = 0.5; }),
-              HasSubstr("--test_fraction"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.data.split.val_fraction = 0.1; }), HasSubstr("--val_fraction"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.data.split.seed = 2; }), HasSubstr("--split_seed"));
-}
-
-TEST(RunOptions, ValidationRefusesWhatIsNoFiniteNumberOrTooMany) {
-  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_THAT(complaint([](RunOptions& o) { o.training.optimiser.learning_rate = kNan; }), HasSubstr("--lr"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.alpha = kNan; }), HasSubstr("--alpha"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.lora.dropout = kNan; }), HasSubstr("--dropout_rate"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.data.shots = std::numeric_limits<std::int64_t>::max(); }),
-              HasSubstr("--shots"));
+  EXPECT_EQ(parsed({"--config", ConfigFile(json{{"alpha", 2}}).path()}).adapter.lora.alpha, 2.0);
 }
 
 TEST(RunOptions, ResultsAreFiledByBackboneDatasetShotsAndSeed) {
-  RunOptions options = valid_options();
+  RunOptions options;
   options.output.save_path = "out";
   options.data.shots = 4;
   options.model.backbone = "ViT-B/16";
@@ -493,7 +440,7 @@ TEST(Configs, EveryShippedFileLoadsAndIsValid) {
 }
 
 TEST(Configs, ThePapersSettingsAreTheDefaults) {
-  EXPECT_EQ(as_json(parsed({"--config", CLIP_LORA_SOURCE_DIR "/configs/paper.json"})), as_json({}));
+  EXPECT_EQ(as_json(parsed({"--config", CLIP_LORA_SOURCE_DIR "/configs/paper.json"})), as_json(kUntouched));
 }
 
 }  // namespace

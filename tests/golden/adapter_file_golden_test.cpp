@@ -56,7 +56,7 @@ TEST(AdapterFile, LoadsWhatTheReferenceWrote) {
   const auto loaded = lora::load_adapter(golden_file("reference_lora_weights.pt"), golden_clip(), "any");
   EXPECT_EQ(loaded.format, lora::AdapterFormat::kAuthors);
   EXPECT_FALSE(loaded.context.has_value());
-  const lora::Adapter& adapter = loaded.adapter;
+  const lora::Adapter& adapter = *loaded.adapter;
   lora::require_same_options(adapter, {}, "");
   const auto expected = below(golden_tensors("trajectory.safetensors"), "final/");
   ASSERT_EQ(adapter.state_dict().size(), expected.size());
@@ -69,7 +69,7 @@ TEST(AdapterFile, SavedAgainTheReferencesAdapterReadsInPythonAsTheReferences) {
   CLIP_LORA_NEEDS_PYTHON();
   const TemporaryFolder folder;
   const auto loaded = lora::load_adapter(golden_file("reference_lora_weights.pt"), golden_clip(), "");
-  lora::save_adapter(folder / "ours.pt", loaded.adapter, {});
+  lora::save_adapter(folder / "ours.pt", *loaded.adapter, {});
   const json ours = load_in_python(folder / "ours.pt", folder);
   const json reference = load_in_python(golden_file("reference_lora_weights.pt"), folder);
   EXPECT_EQ(ours["weights"], reference["weights"]);
@@ -85,7 +85,7 @@ TEST(AdapterFile, ReadsInPythonWithTheDocumentedKeysAndTheSameTensors) {
   options.alpha = 1.5;
   options.projections = {.q = true, .k = false, .v = false, .o = true};
   options.position = lora::Position::kUp;
-  const lora::Adapter adapter(random_clip(), options);
+  const lora::LoraAdapter adapter(random_clip(), options);
   randomise(adapter);
   lora::AdapterContext context;
   context.backbone = "ViT-X/1";

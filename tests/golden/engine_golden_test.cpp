@@ -16,7 +16,7 @@ constexpr double kHalfB = 5e-2;
 
 class EngineGolden : public GoldenTest {
  protected:
-  void expect_final(const lora::Adapter& adapter, const io::StateDict& golden) const {
+  void expect_final(const lora::LoraAdapter& adapter, const io::StateDict& golden) const {
     for (const auto& [name, expected] : below(golden, "final/")) {
       EXPECT_TRUE(matches(adapter.state_dict().at(name), expected, name.ends_with("_A") ? kHalfA : kHalfB))
           << name;
@@ -29,7 +29,7 @@ TEST_P(EngineGolden, TwentyUpdatesReproduceTheReference) {
   const auto images = on_device(golden.at("images_f16"));  // [T, B, 3, R, R]
   const auto labels = on_device(golden.at("targets"));     // [T, B]
   auto clip = tiny_clip();
-  const lora::Adapter adapter(clip, without_dropout());
+  const lora::LoraAdapter adapter(clip, without_dropout());
   assign(adapter, below(golden, "init/"));
   engine::TrainingStep step(clip, adapter, tiny_prompts(), {.total_iterations = images.size(0)});
 

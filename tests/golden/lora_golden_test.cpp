@@ -2,7 +2,7 @@
 #include <torch/torch.h>
 
 #include "clip_lora/engine/training_step.hpp"
-#include "clip_lora/lora/adapter.hpp"
+#include "clip_lora/lora/lora_adapter.hpp"
 #include "clip_lora/ops/attention.hpp"
 #include "clip_lora/ops/elementwise.hpp"
 #include "golden/compute_cases.hpp"
@@ -41,8 +41,8 @@ at::Tensor cosine_of(model::Clip& clip, const at::Tensor& images, const model::P
 
 class LoraGolden : public GoldenTest {
  protected:
-  static lora::Adapter adapter_of(const Variant& variant, const model::Clip& clip) {
-    lora::Adapter adapter(clip, variant.options);
+  static lora::LoraAdapter adapter_of(const Variant& variant, const model::Clip& clip) {
+    lora::LoraAdapter adapter(clip, variant.options);
     assign(adapter, below(golden_tensors(variant.file), "param/"));
     return adapter;
   }
@@ -57,7 +57,7 @@ TEST_P(LoraGolden, AdaptedCosinesReproduceTheReference) {
     adapter.attach(clip);
     const auto golden = golden_tensors(variant.file).at("cosine");
     EXPECT_TRUE(matches(cosine_of(clip, images(), tiny_prompts()), golden, kHalfFeatures)) << variant.file;
-    lora::Adapter::detach(clip);
+    lora::detach(clip);
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "clip_lora/engine/encoders.hpp"
 #include "clip_lora/engine/training_step.hpp"
+#include "clip_lora/lora/method.hpp"
 #include "support/close.hpp"
 #include "support/gpu.hpp"
 #include "support/tiny_model.hpp"
@@ -27,30 +28,43 @@ class EngineOnCuda : public ::testing::Test {
     io::StateDict adapter;    // on the CPU
   };
 
-  /// `passes` of compute_gradients, or iterations if `updates`.
   Trained trained(at::Device device, at::ScalarType dtype, const lora::LoraOptions& lora_options, int passes,
-                  bool updates, engine::TrainingStepOptions options = {}) const {
+                  bool updates, const engine::TrainingStepOptions& options = {}) const {
+    return trained(device, dtype, of_lora(lora_options), passes, updates, options);
+  }
+
+  /// `passes` of compute_gradients, or iterations if `updates`. With the contrastive loss the images have
+  /// texts of their own.
+  Trained trained(at::Device device, at::ScalarType dtype, const lora::AdapterOptions& adapter_options,
+                  int passes, bool updates, engine::TrainingStepOptions options = {}) const {
     at::manual_seed(7);
     model::Clip clip = random_clip(tiny_architecture());
-    const lora::Adapter on_cpu(clip, lora_options);
-    randomise(on_cpu);
+    const auto on_cpu = lora::make_adapter(clip, adapter_options);
+    randomise(*on_cpu);
     clip->to(device, dtype);
-    const lora::Adapter adapter(clip, lora_options);
-    for (const auto& [name, tensor] : adapter.state_dict()) {
-      const at::NoGradGuard no_grad;
-      tensor.copy_(on_cpu.state_dict().at(name));
-    }
+    const auto made = lora::make_adapter(clip, adapter_options);
+    const lora::Adapter& adapter = *made;
+    assign(adapter, on_cpu->state_dict());
     options.total_iterations = passes;
     options.dropout_seed = 5;
     options.batch_size = pixels_.size(0);
     Trained result;
-    engine::TrainingStep step(clip, adapter, model::make_prompts(rows_), options);
+    const model::Prompts prompts = model::make_prompts(rows_);
+    const bool has_texts = options.loss == engine::Loss::kContrastive;
+    const model::Prompts texts = prompts.slice(0, pixels_.size(0));
+    engine::TrainingStep step(clip, adapter, has_texts ? model::Prompts() : prompts, options);
     for (int i = 0; i < passes; ++i) {
-      const auto loss = updates ? step.run(pixels_, labels_) : step.compute_gradients(pixels_, labels_);
+      const auto loss = has_texts ? updates ? step.run(pixels_, labels_, texts)
+                                            : step.compute_gradients(pixels_, labels_, texts)
+                        : updates ? step.run(pixels_, labels_)
+                                  : step.compute_gradients(pixels_, labels_);
       result.losses.push_back(loss.item<double>());
     }
+    step.show_averages(true);  // if there are any
     for (const auto& [name, tensor] : adapter.state_dict()) {
-      result.gradients[name] = tensor.grad().to(at::kCPU, at::kDouble) / (updates ? 1.0 : step.loss_scale());
+      if (tensor.requires_grad())
+        result.gradients[name] =
+            tensor.grad().to(at::kCPU, at::kDouble) / (updates ? 1.0 : step.loss_scale());
       result.adapter[name] = tensor.detach().cpu().clone();
     }
     return result;
@@ -67,6 +81,15 @@ class EngineOnCuda : public ::testing::Test {
     lora::LoraOptions options;
     options.projections.o = true;
     options.dropout = dropout;
+    return options;
+  }
+
+  static lora::AdapterOptions residual(std::int64_t rank, double drop, lora::DropUnit unit) {
+    lora::AdapterOptions options;
+    options.method = "r_adapter";
+    options.r_adapter.rank = rank;
+    options.r_adapter.drop = drop;
+    options.r_adapter.drop_unit = unit;
     return options;
   }
 
@@ -87,6 +110,44 @@ TEST_F(EngineOnCuda, GradientsWithDropoutEqualTheCpus) {
   for (std::size_t i = 0; i < 3; ++i)
     EXPECT_NEAR(half.losses[i], expected.losses[i], 2e-2 * expected.losses[i]);
   expect_close(half.gradients, expected.gradients, 5e-2);
+}
+
+TEST_F(EngineOnCuda, ResidualAdaptersEqualTheCpus) {
+  for (const auto unit : {lora::DropUnit::kPosition, lora::DropUnit::kSample, lora::DropUnit::kModule}) {
+    for (const std::int64_t rank : {0, 3}) {
+      for (const auto loss : {engine::Loss::kCrossEntropy, engine::Loss::kContrastive}) {
+        const auto options = residual(rank, 0.3, unit);
+        const engine::TrainingStepOptions step_options = {
+            .loss = loss, .logit_scale = 10.0, .margin = 0.1, .label_smoothing = 0.05};
+        const auto expected = trained(at::kCPU, at::kFloat, options, 3, false, step_options);
+        const auto single = trained(at::kCUDA, at::kFloat, options, 3, false, step_options);
+        for (std::size_t i = 0; i < 3; ++i)
+          EXPECT_NEAR(single.losses[i], expected.losses[i], 1e-4 * expected.losses[i]);
+        for (const auto& [name, tensor] : expected.gradients) {
+          if (tensor.numel() == 1) continue;  // s: a sum of which hardly anything may be left
+          EXPECT_TRUE(close_in_norm(single.gradients.at(name), tensor, 1e-3)) << name;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(EngineOnCuda, AveragesOfClippedUpdatesEqualTheCpus) {
+  const auto options = residual(0, 0.2, lora::DropUnit::kPosition);
+  engine::TrainingStepOptions step_options = {.loss = engine::Loss::kContrastive, .logit_scale = 10.0};
+  step_options.optimiser = {.warmup_iterations = 2, .largest_gradient_norm = 1.0, .average_decay = 0.9};
+  const auto expected = trained(at::kCPU, at::kFloat, options, 6, true, step_options);
+  const auto actual = trained(at::kCUDA, at::kFloat, options, 6, true, step_options);
+  expect_close(actual.adapter, expected.adapter, 1e-3);
+}
+
+TEST_F(EngineOnCuda, MethodsLeftToAutogradEqualTheCpus) {
+  lora::AdapterOptions options;
+  options.method = "lora_xs";
+  options.lora.rank = 4;
+  const auto expected = trained(at::kCPU, at::kFloat, options, 3, false, {.logit_scale = 10.0});
+  const auto actual = trained(at::kCUDA, at::kFloat, options, 3, false, {.logit_scale = 10.0});
+  expect_close(actual.gradients, expected.gradients, 1e-3);
 }
 
 TEST_F(EngineOnCuda, RanksOfAllSizesEqualTheCpus) {
@@ -116,8 +177,8 @@ TEST_F(EngineOnCuda, ReplaysDrawNewMasks) {
 
 TEST_F(EngineOnCuda, TheSameSeedGivesTheSameAdapterBitForBit) {
   for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
-    const auto first = trained(at::kCUDA, dtype, {}, 30, true),
-               again = trained(at::kCUDA, dtype, {}, 30, true);
+    const auto first = trained(at::kCUDA, dtype, lora::LoraOptions(), 30, true),
+               again = trained(at::kCUDA, dtype, lora::LoraOptions(), 30, true);
     EXPECT_EQ(first.losses, again.losses);
     for (const auto& [name, tensor] : first.adapter)
       EXPECT_TRUE(at::equal(tensor, again.adapter.at(name))) << name;
@@ -159,7 +220,7 @@ TEST_F(EngineOnCuda, AStateContinuesInAnotherStepBitForBit) {
     const auto run = [&](std::int64_t first, std::int64_t end, const io::StateDict* state,
                          io::StateDict& adapter_out) {
       at::manual_seed(state == nullptr ? 5 : 99);
-      const lora::Adapter adapter(clip, options);
+      const lora::LoraAdapter adapter(clip, options);
       engine::TrainingStep step(clip, adapter, model::make_prompts(rows_),
                                 {.total_iterations = 12, .dropout_seed = 3, .batch_size = pixels_.size(0)});
       if (state != nullptr) step.load_state(*state);
@@ -189,7 +250,7 @@ TEST_F(EngineOnCuda, MeasurementsAreTheLossTheNormAndTheScaleOfTheIteration) {
   at::manual_seed(7);
   model::Clip clip = random_clip(tiny_architecture());
   clip->to(at::kCUDA, at::kHalf);
-  const lora::Adapter adapter(clip, every_projection(0.0));
+  const lora::LoraAdapter adapter(clip, every_projection(0.0));
   engine::TrainingStep step(clip, adapter, model::make_prompts(rows_),
                             {.total_iterations = 6, .batch_size = pixels_.size(0)});
   std::function<engine::Measurements()> earlier;

@@ -52,9 +52,9 @@ Json features(const Json& request) {
     const lora::LoadedAdapter adapter = lora::load_adapter(request.at("adapter").get<std::string>(),
                                                            loaded.clip, model::fingerprint(loaded.clip));
     if (request.value("merged", false)) {
-      merged.emplace(loaded.clip, adapter.adapter);
+      merged.emplace(loaded.clip, *adapter.adapter, adapter.scale);
     } else {
-      adapter.adapter.attach(loaded.clip);
+      adapter.adapter->attach(loaded.clip);
     }
   }
   const at::NoGradGuard no_gradients;

@@ -105,15 +105,6 @@ const std::map<std::string, CoopMiniature>& coop_miniatures() {
   return all;
 }
 
-/// Writes a picture of the shape that stands for class `label`. A PNG whatever its name, as the content
-/// decides.
-void write_picture(const fs::path& path, int label, int number) {
-  std::mt19937_64 generator(static_cast<std::uint64_t>(1000 * label + number));
-  const int shape = label % static_cast<int>(data::shape_class_names().size());
-  const auto scene = data::random_shape_scene(shape, generator);
-  image::write_png(path, data::draw_shape(scene, data::ShapeLook::kThermal, kSide, generator));
-}
-
 void write_coop_miniature(const fs::path& folder, const CoopMiniature& miniature) {
   const std::map<std::string, std::pair<int, int>> numbers = {
       {"train", {0, kTrain}},
@@ -127,7 +118,7 @@ void write_coop_miniature(const fs::path& folder, const CoopMiniature& miniature
       const MiniatureClass& one_class = miniature.classes.at(static_cast<std::size_t>(label));
       for (int number = begin; number < end; ++number) {
         const std::string path = one_class.picture + "000" + std::to_string(number) + ".jpg";
-        write_picture(folder / miniature.image_folder / path, label, number);
+        write_miniature_picture(folder / miniature.image_folder / path, label, number);
         split[name].push_back({path, label, one_class.name});
       }
     }
@@ -144,7 +135,7 @@ void write_fgvc(const fs::path& folder) {
     variant_lines += variant + "\n";
     for (int number = 0; number < kTrain + kVal + kTest; ++number) {
       const std::string id = std::to_string(1000000 + 100 * label + number);
-      write_picture(folder / "images" / (id + ".jpg"), label, number);
+      write_miniature_picture(folder / "images" / (id + ".jpg"), label, number);
       lists[number < kTrain ? "train" : number < kTrain + kVal ? "val" : "test"] += id + " " + variant + "\n";
     }
   }
@@ -175,13 +166,14 @@ void write_imagenet(const fs::path& root, FolderNames folder_names) {
   const fs::path drawn = root / "drawn";
   for (int label = 0; label < kClasses; ++label) {
     for (int number = 0; number < kTrain + kVal + kTest; ++number) {
-      write_picture(drawn / (std::to_string(label) + "_" + std::to_string(number) + ".JPEG"), label, number);
+      write_miniature_picture(drawn / (std::to_string(label) + "_" + std::to_string(number) + ".JPEG"), label,
+                              number);
     }
   }
   const bool by_coop = folder_names == FolderNames::kCoop;
   std::string names;
   for (int label = 0; label < miniature_classes("imagenet", folder_names); ++label) {
-    const std::string synset = "n" + std::to_string(10000000 + label);
+    const std::string synset = miniature_wordnet_id(label);
     write_imagenet_class(by_coop ? folder / "images" : folder, synset, label, drawn);
     names += synset + " " + data::shape_class_names().at(static_cast<std::size_t>(label % kClasses)) + "\n";
   }
@@ -190,6 +182,15 @@ void write_imagenet(const fs::path& root, FolderNames folder_names) {
 }
 
 }  // namespace
+
+std::string miniature_wordnet_id(int label) { return "n" + std::to_string(10000000 + label); }
+
+void write_miniature_picture(const fs::path& path, int label, int number) {
+  std::mt19937_64 generator(static_cast<std::uint64_t>(1000 * label + number));
+  const int shape = label % static_cast<int>(data::shape_class_names().size());
+  const auto scene = data::random_shape_scene(shape, generator);
+  image::write_png(path, data::draw_shape(scene, data::ShapeLook::kThermal, kSide, generator));
+}
 
 std::vector<std::string> miniature_names() {
   std::vector<std::string> names = {"fgvc", "imagenet"};

@@ -19,6 +19,13 @@ std::vector<std::string> miniature_names();
 /// a classnames.txt.
 void write_miniature(const std::filesystem::path& root, const std::string& name, FolderNames folder_names);
 
+/// The WordNet id of a class of the miniature of ImageNet.
+std::string miniature_wordnet_id(int label);
+
+/// Writes a picture of the shape that stands for class `label`, which `number` varies. A PNG whatever its
+/// name, as the content decides. Its folder is made.
+void write_miniature_picture(const std::filesystem::path& path, int label, int number);
+
 /// How many classes it has.
 int miniature_classes(const std::string& name, FolderNames folder_names);
 

@@ -57,9 +57,18 @@ lora::LoraOptions without_dropout() {
   return options;
 }
 
+lora::AdapterOptions of_lora(const lora::LoraOptions& options) {
+  lora::AdapterOptions all;
+  all.lora = options;
+  return all;
+}
+
 void randomise(const lora::Adapter& adapter) {
   const at::NoGradGuard no_grad;
-  for (const auto& tensor : adapter.parameters()) tensor.normal_(0.0, 0.05);
+  for (const auto& tensor : adapter.parameters()) {
+    const bool is_factor = tensor.numel() == 1;  // of a whole matrix: around 0 it would hide that
+    tensor.normal_(is_factor ? 0.5 : 0.0, 0.05);
+  }
 }
 
 void assign(const lora::Adapter& adapter, const io::StateDict& values) {
@@ -73,8 +82,9 @@ io::StateDict snapshot(const io::StateDict& tensors) {
   return copy;
 }
 
-OracleModel oracle_of(const model::Clip& clip, const lora::Adapter& adapter) {
-  return {snapshot(model::state_dict(clip)), snapshot(adapter.state_dict()), adapter.options().scaling()};
+OracleModel oracle_of(const model::Clip& clip, const lora::LoraAdapter& adapter) {
+  return {snapshot(model::state_dict(clip)), snapshot(adapter.state_dict()),
+          adapter.lora_options().scaling()};
 }
 
 OracleModel oracle_of(const model::Clip& clip) { return {snapshot(model::state_dict(clip)), {}, 0.0}; }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "clip_lora/io/state_dict.hpp"
-#include "clip_lora/lora/adapter.hpp"
+#include "clip_lora/lora/lora_adapter.hpp"
 #include "clip_lora/model/clip.hpp"
 #include "support/oracle.hpp"
 
@@ -31,16 +31,19 @@ at::Tensor as_tensor(const std::vector<std::vector<std::int64_t>>& rows);
 /// The default options without dropout, so that two runs agree.
 lora::LoraOptions without_dropout();
 
-/// Fills A's and B's with noise that moves the features by a tenth or so.
+/// A LoRA of those options.
+lora::AdapterOptions of_lora(const lora::LoraOptions& options);
+
+/// Fills what is trained with noise that moves the features by a tenth or so.
 void randomise(const lora::Adapter& adapter);
 
-/// Sets A's and B's by name; every name of the adapter must be there.
+/// Sets the adapter's tensors by name; every name of the adapter must be there.
 void assign(const lora::Adapter& adapter, const io::StateDict& values);
 
 /// A deep copy.
 io::StateDict snapshot(const io::StateDict& tensors);
 
-OracleModel oracle_of(const model::Clip& clip, const lora::Adapter& adapter);
+OracleModel oracle_of(const model::Clip& clip, const lora::LoraAdapter& adapter);
 OracleModel oracle_of(const model::Clip& clip);
 
 }  // namespace clip_lora::testing

@@ -41,7 +41,7 @@ void expect_the_oracles_gradients(const lora::LoraOptions& options, const Oracle
   Setting setting;
   const auto classes = static_cast<std::int64_t>(kEnds.size()) / loss_options.prompts_per_class;
   setting.labels = at::randint(0, classes, {4}, at::kLong);
-  const lora::Adapter adapter(setting.clip, options);
+  const lora::LoraAdapter adapter(setting.clip, options);
   randomise(adapter);
   const auto expected = oracle_gradients(oracle_of(setting.clip, adapter), setting.images,
                                          as_tensor(setting.rows), setting.labels, loss_options);
@@ -131,7 +131,7 @@ TEST(TrainingStep, WeighsClassesAsTheOracleDoes) {
 
 TEST(TrainingStep, ClassesOfWeightZeroDoNotCount) {
   const Setting setting;
-  const lora::Adapter adapter(setting.clip, without_dropout());
+  const lora::LoraAdapter adapter(setting.clip, without_dropout());
   randomise(adapter);
   const auto labels = torch::tensor({0, 2, 0, 1}, at::kLong);
   const auto loss_of = [&](const at::Tensor& images, const at::Tensor& of, const at::Tensor& weights) {
@@ -148,7 +148,7 @@ TEST(TrainingStep, ClassesOfWeightZeroDoNotCount) {
 
 TEST(TrainingStep, RefusesPromptsThatDoNotDivideIntoClassesAndWeightsOfOtherClasses) {
   const Setting setting;
-  const lora::Adapter adapter(setting.clip, {});
+  const lora::LoraAdapter adapter(setting.clip, {});
   const auto make = [&](const engine::TrainingStepOptions& options) {
     const engine::TrainingStep step(setting.clip, adapter, setting.prompts(), options);
   };
@@ -166,7 +166,7 @@ TEST(TrainingStep, TwentyUpdatesFollowTheOracles) {
   const auto labels = at::randint(0, static_cast<std::int64_t>(kEnds.size()), {20, 4}, at::kLong);
   auto options = without_dropout();
   options.projections.o = true;
-  const lora::Adapter adapter(setting.clip, options);
+  const lora::LoraAdapter adapter(setting.clip, options);
   const auto expected =
       oracle_trajectory(oracle_of(setting.clip, adapter), images, as_tensor(setting.rows), labels, {});
 
@@ -187,7 +187,7 @@ TEST(TrainingStep, TwentyUpdatesFollowTheOracles) {
 TEST(TrainingStep, OnlyAAndBGetGradientsAndOnlyTheyMove) {
   const Setting setting;
   const auto before = snapshot(model::state_dict(setting.clip));
-  const lora::Adapter adapter(setting.clip, {});
+  const lora::LoraAdapter adapter(setting.clip, {});
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 3});
   for (int i = 0; i < 3; ++i) step.run(setting.images, setting.labels);
   for (const auto& [name, tensor] : model::state_dict(setting.clip)) {
@@ -205,7 +205,7 @@ TEST(TrainingStep, OnlyAAndBGetGradientsAndOnlyTheyMove) {
 
 TEST(TrainingStep, GradientsDoNotAddUpOverIterations) {
   const Setting setting;
-  const lora::Adapter adapter(setting.clip, without_dropout());
+  const lora::LoraAdapter adapter(setting.clip, without_dropout());
   randomise(adapter);
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
   step.compute_gradients(setting.images, setting.labels);
@@ -220,7 +220,8 @@ TEST(TrainingStep, LearnsABatchByHeart) {
   const Setting setting;
   engine::OptimiserOptions options;
   options.learning_rate = 1e-2;
-  engine::TrainingStep step(setting.clip, lora::Adapter(setting.clip, without_dropout()), setting.prompts(),
+  const lora::LoraAdapter adapter(setting.clip, without_dropout());
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(),
                             {.optimiser = options, .total_iterations = 40});
   const double first = step.run(setting.images, setting.labels).item<double>();
   double last = first;
@@ -230,7 +231,7 @@ TEST(TrainingStep, LearnsABatchByHeart) {
 
 TEST(TrainingStep, DrawsDropoutAnewEachTime) {
   const Setting setting;
-  const lora::Adapter adapter(setting.clip, {});
+  const lora::LoraAdapter adapter(setting.clip, {});
   randomise(adapter);
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
   const double first = step.compute_gradients(setting.images, setting.labels).item<double>();
@@ -242,7 +243,7 @@ TEST(TrainingStep, LeavesTheModelAsItWas) {
   const Setting setting;
   const auto before = snapshot(model::state_dict(setting.clip));
   {
-    const lora::Adapter adapter(setting.clip, {});
+    const lora::LoraAdapter adapter(setting.clip, {});
     engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
     step.run(setting.images, setting.labels);
     EXPECT_TRUE(setting.clip->is_training());
@@ -255,7 +256,7 @@ TEST(TrainingStep, LeavesTheModelAsItWas) {
 
 TEST(TrainingStep, GivesTheAdapterItsOwnTensorsBack) {
   const Setting setting;
-  const lora::Adapter adapter(setting.clip, {});
+  const lora::LoraAdapter adapter(setting.clip, {});
   io::StateDict last;
   {
     engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
@@ -270,7 +271,7 @@ TEST(TrainingStep, GivesTheAdapterItsOwnTensorsBack) {
 }
 
 /// Gradients and loss of one pass without dropout.
-std::pair<double, io::StateDict> gradients_with(const Setting& setting, const lora::Adapter& adapter,
+std::pair<double, io::StateDict> gradients_with(const Setting& setting, const lora::LoraAdapter& adapter,
                                                 const engine::TrainingStepOptions& options) {
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), options);
   const double loss = step.compute_gradients(setting.images, setting.labels).item<double>();
@@ -283,7 +284,7 @@ TEST(TrainingStep, SharingThePromptsPrefixChangesNothing) {
   Setting setting;
   setting.rows = random_prompt_rows(short_architecture(), {9, 6, 12, 7, 7, 9});
   for (auto& row : setting.rows) std::copy_n(setting.rows.front().begin(), 5, row.begin());
-  const lora::Adapter adapter(setting.clip, without_dropout());
+  const lora::LoraAdapter adapter(setting.clip, without_dropout());
   randomise(adapter);
   const auto [shared_loss, shared] = gradients_with(setting, adapter, {.share_prefix = true});
   const auto [loss, unshared] = gradients_with(setting, adapter, {.share_prefix = false});
@@ -297,7 +298,7 @@ TEST(TrainingStep, LittleMemoryChangesNothingButTheTime) {
   const Setting setting;
   auto options = lora::LoraOptions{};  // with dropout: the parts draw the same masks
   options.projections.o = true;
-  const lora::Adapter adapter(setting.clip, options);
+  const lora::LoraAdapter adapter(setting.clip, options);
   randomise(adapter);
   const auto [whole_loss, whole] = gradients_with(setting, adapter, {.batch_size = 4});
   const auto [loss, in_parts] = gradients_with(setting, adapter, {.batch_size = 4, .memory_bytes = 1});
@@ -314,7 +315,7 @@ TEST(TrainingStep, TheSameSeedGivesTheSameAdapterBitForBit) {
   const Setting setting;
   const auto trained = [&](std::int64_t seed) {
     at::manual_seed(3);
-    const lora::Adapter adapter(setting.clip, {});
+    const lora::LoraAdapter adapter(setting.clip, {});
     engine::TrainingStep step(setting.clip, adapter, setting.prompts(),
                               {.total_iterations = 4, .dropout_seed = seed});
     for (int i = 0; i < 4; ++i) step.run(setting.images, setting.labels);
@@ -329,8 +330,8 @@ TEST(TrainingStep, TheSameSeedGivesTheSameAdapterBitForBit) {
 
 TEST(TrainingStep, TakesABatchOfAnySize) {
   const Setting setting;
-  engine::TrainingStep step(setting.clip, lora::Adapter(setting.clip, {}), setting.prompts(),
-                            {.total_iterations = 3});
+  const lora::LoraAdapter adapter(setting.clip, {});
+  engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 3});
   for (const std::int64_t size : {4, 1, 3}) {
     const auto loss = step.run(setting.images.slice(0, 0, size), setting.labels.slice(0, 0, size));
     EXPECT_EQ(loss.dim(), 0);
@@ -342,14 +343,14 @@ TEST(TrainingStep, TakesABatchOfAnySize) {
 
 TEST(CosineLearningRate, GoesFromTheFirstRateToTheLastOnHalfACosine) {
   const engine::OptimiserOptions options;
-  EXPECT_DOUBLE_EQ(engine::cosine_learning_rate(options, 0, 100), 2e-4);
-  EXPECT_DOUBLE_EQ(engine::cosine_learning_rate(options, 50, 100), (2e-4 + 1e-6) / 2);
-  EXPECT_DOUBLE_EQ(engine::cosine_learning_rate(options, 100, 100), 1e-6);
-  EXPECT_NEAR(engine::cosine_learning_rate(options, 25, 100), 1e-6 + (2e-4 - 1e-6) * (0.5 + std::sqrt(0.125)),
+  EXPECT_DOUBLE_EQ(engine::learning_rate_at(options, 0, 100), 2e-4);
+  EXPECT_DOUBLE_EQ(engine::learning_rate_at(options, 50, 100), (2e-4 + 1e-6) / 2);
+  EXPECT_DOUBLE_EQ(engine::learning_rate_at(options, 100, 100), 1e-6);
+  EXPECT_NEAR(engine::learning_rate_at(options, 25, 100), 1e-6 + (2e-4 - 1e-6) * (0.5 + std::sqrt(0.125)),
               1e-12);
   for (int i = 1; i <= 100; ++i) {
-    EXPECT_LT(engine::cosine_learning_rate(options, i, 100),
-              engine::cosine_learning_rate(options, i - 1, 100));
+    EXPECT_LT(engine::learning_rate_at(options, i, 100),
+              engine::learning_rate_at(options, i - 1, 100));
   }
 }
 
@@ -370,7 +371,7 @@ Iterations iterations(Setting& setting, const std::string& encoder, std::int64_t
   torch::manual_seed(state == nullptr ? 5 : 99);  // a resumed adapter's first values do not matter
   lora::LoraOptions options;
   options.encoder = lora::parse_encoder(encoder);
-  const lora::Adapter adapter(setting.clip, options);
+  const lora::LoraAdapter adapter(setting.clip, options);
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(),
                             {.total_iterations = 8, .dropout_seed = 3});
   if (state != nullptr) step.load_state(*state);
@@ -406,7 +407,7 @@ INSTANTIATE_TEST_SUITE_P(, StateOfAStep, ::testing::Values("both", "text", "visi
 
 TEST(MeasurementsOfAStep, AreTheLossAndTheNormOfItsGradients) {
   Setting setting;
-  const lora::Adapter adapter(setting.clip, {});
+  const lora::LoraAdapter adapter(setting.clip, {});
   randomise(adapter);
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 2});
   for (int i = 0; i < 2; ++i) {

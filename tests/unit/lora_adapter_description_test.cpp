@@ -12,7 +12,7 @@ using ::testing::HasSubstr;
 
 class AdapterDescription : public AdapterFiles {
  protected:
-  lora::AdapterDescription described(AdapterFormat format, const lora::Adapter& adapter) {
+  lora::AdapterDescription described(AdapterFormat format, const lora::LoraAdapter& adapter) {
     path_ = folder_ / lora::to_string(format);
     lora::save_adapter(path_, adapter, some_context(), format);
     const auto description = describe_adapter_file(path_);
@@ -22,7 +22,7 @@ class AdapterDescription : public AdapterFiles {
 };
 
 TEST_F(AdapterDescription, SaysOfEveryFormatWhatIsInIt) {
-  const lora::Adapter adapter = irregular_adapter(clip_);
+  const lora::LoraAdapter adapter = irregular_adapter(clip_);
   for (const auto format : {AdapterFormat::kPeft, AdapterFormat::kSafetensors}) {
     const auto description = described(format, adapter);
     EXPECT_EQ(description.format, format);
@@ -43,7 +43,7 @@ TEST_F(AdapterDescription, SaysOfEveryFormatWhatIsInIt) {
 TEST_F(AdapterDescription, OfAFreshAdapterSaysThatItChangesNothing) {
   lora::LoraOptions options;
   options.rank = 3;
-  const auto description = described(AdapterFormat::kAuthors, lora::Adapter(clip_, options));
+  const auto description = described(AdapterFormat::kAuthors, lora::LoraAdapter(clip_, options));
   EXPECT_EQ(description.settings.at("r"), 3);
   EXPECT_FALSE(description.settings.contains("clip_lora"));
   EXPECT_EQ(description.context, lora::context_json(some_context()));
@@ -64,7 +64,7 @@ TEST_F(AdapterDescription, OfWhatIsNoAdapterIsNothing) {
 }
 
 TEST_F(AdapterDescription, OfABrokenFolderNamesTheFile) {
-  described(AdapterFormat::kPeft, lora::Adapter(clip_, {}));
+  described(AdapterFormat::kPeft, lora::LoraAdapter(clip_, {}));
   write_bytes(path_ / "clip_lora.json", "{");
   EXPECT_THAT(message_of<CheckpointError>([&] { describe_adapter_file(path_); }),
               HasSubstr("clip_lora.json: it is not JSON"));

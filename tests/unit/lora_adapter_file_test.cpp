@@ -18,8 +18,8 @@ constexpr std::array kFormats = {AdapterFormat::kAuthors, AdapterFormat::kPeft, 
 class AdapterFile : public AdapterFiles, public ::testing::WithParamInterface<AdapterFormat> {
  protected:
   /// Saves a random adapter with `options`.
-  lora::Adapter save(const lora::LoraOptions& options = {}) {
-    lora::Adapter adapter(clip_, options);
+  lora::LoraAdapter save(const lora::LoraOptions& options = {}) {
+    lora::LoraAdapter adapter(clip_, options);
     randomise(adapter);
     lora::save_adapter(path_, adapter, some_context(), GetParam());
     return adapter;
@@ -55,16 +55,17 @@ TEST_P(AdapterFile, LoadingWhatWasSavedIsTheIdentity) {
     const auto loaded = lora::load_adapter(path_, clip_, some_context().backbone_fingerprint);
     EXPECT_EQ(loaded.format, GetParam());
     EXPECT_EQ(loaded.context, some_context());
-    expect_same_tensors(loaded.adapter.state_dict(), saved.state_dict());
-    EXPECT_EQ(loaded.adapter.options().rank, options.rank);
-    EXPECT_EQ(loaded.adapter.options().alpha, options.alpha);
-    EXPECT_EQ(loaded.adapter.options().dropout, options.dropout);
-    EXPECT_EQ(loaded.adapter.options().projections, options.projections);
-    EXPECT_EQ(loaded.adapter.options().encoder, options.encoder);
+    const lora::LoraAdapter adapter = lora_of(loaded);
+    expect_same_tensors(adapter.state_dict(), saved.state_dict());
+    EXPECT_EQ(adapter.lora_options().rank, options.rank);
+    EXPECT_EQ(adapter.lora_options().alpha, options.alpha);
+    EXPECT_EQ(adapter.lora_options().dropout, options.dropout);
+    EXPECT_EQ(adapter.lora_options().projections, options.projections);
+    EXPECT_EQ(adapter.lora_options().encoder, options.encoder);
     EXPECT_EQ(
-        loaded.adapter.blocks().front().lora.o.value_or(ops::LowRank{{}, {}, options.scaling(), 0}).scaling,
+        adapter.blocks().front().lora.o.value_or(ops::LowRank{{}, {}, options.scaling(), 0}).scaling,
         options.scaling());
-    EXPECT_NO_THROW(lora::require_same_options(loaded.adapter, options, path_));
+    EXPECT_NO_THROW(lora::require_same_options(adapter, of_lora(options), path_));
   }
 }
 
@@ -80,7 +81,7 @@ TEST_P(AdapterFile, AnAdapterThatNoOptionsMakeIsTheSameAgainOrRefusedByTheFormat
   save();
   const auto loaded = load();
   expect_same_tensors(loaded.state_dict(), adapter.state_dict());
-  EXPECT_FALSE(loaded.options().rank_stabilised);
+  EXPECT_FALSE(loaded.lora_options().rank_stabilised);
   ASSERT_EQ(loaded.blocks().size(), 3U);
   EXPECT_DOUBLE_EQ(loaded.blocks()[0].lora.q->scaling, 0.7);
   EXPECT_DOUBLE_EQ(loaded.blocks()[1].lora.k->scaling, 0.5);
@@ -162,7 +163,7 @@ TEST_P(AdapterFile, LoadedAdaptersAreParametersOfTheirOwn) {
   adapter.attach(clip_);
   const auto images = random_images(tiny_architecture(), 2);
   const auto attached = clip_->encode_image(images);
-  lora::Adapter::detach(clip_);
+  lora::detach(clip_);
   EXPECT_FALSE(close(clip_->encode_image(images), attached, 1e-3));
 }
 
@@ -221,9 +222,10 @@ TEST_F(AuthorsFile, WithoutOurKeysLoadsWithoutAContext) {
   write();
   const auto loaded = lora::load_adapter(path_, clip_, "whatever");
   EXPECT_FALSE(loaded.context.has_value());
-  EXPECT_EQ(loaded.adapter.options().position, lora::Position::kMiddle);
-  ASSERT_EQ(loaded.adapter.blocks().size(), 1U);
-  EXPECT_DOUBLE_EQ(loaded.adapter.blocks()[0].lora.v->scaling, 1.0 / std::sqrt(2.0));
+  const lora::LoraAdapter adapter = lora_of(loaded);
+  EXPECT_EQ(adapter.lora_options().position, lora::Position::kMiddle);
+  ASSERT_EQ(adapter.blocks().size(), 1U);
+  EXPECT_DOUBLE_EQ(adapter.blocks()[0].lora.v->scaling, 1.0 / std::sqrt(2.0));
 }
 
 TEST_F(AuthorsFile, WithMetadataOfAnotherTypeIsRefusedNamingTheKey) {
@@ -297,12 +299,12 @@ TEST_F(AuthorsFile, OfPeftsScalingHasTheAlphaOfTheSameScaling) {
   options.rank = 4;
   options.alpha = 8;
   options.rank_stabilised = false;  // 8 / 4
-  const lora::Adapter adapter(clip_, options);
+  const lora::LoraAdapter adapter(clip_, options);
   lora::save_adapter(path_, adapter, {});
   const auto loaded = load();
-  EXPECT_TRUE(loaded.options().rank_stabilised);
-  EXPECT_EQ(loaded.options().alpha, 4.0);  // 4 / √4
-  EXPECT_EQ(loaded.options().scaling(), 2.0);
+  EXPECT_TRUE(loaded.lora_options().rank_stabilised);
+  EXPECT_EQ(loaded.lora_options().alpha, 4.0);  // 4 / √4
+  EXPECT_EQ(loaded.lora_options().scaling(), 2.0);
 }
 
 }  // namespace

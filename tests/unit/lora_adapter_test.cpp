@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/lora/adapter.hpp"
+#include "clip_lora/lora/lora_adapter.hpp"
 #include "clip_lora/model/checkpoint.hpp"
 #include "support/close.hpp"
 #include "support/throws.hpp"
@@ -48,7 +48,7 @@ class AdapterTest : public ::testing::Test {
 TEST_F(AdapterTest, FreshAIsKaimingUniformAndBIsZero) {
   lora::LoraOptions options = everything();
   options.rank = 64;
-  for (const auto& [name, tensor] : lora::Adapter(clip_, options).state_dict()) {
+  for (const auto& [name, tensor] : lora::LoraAdapter(clip_, options).state_dict()) {
     EXPECT_EQ(tensor.scalar_type(), at::kFloat) << name;
     EXPECT_TRUE(tensor.requires_grad() && tensor.is_leaf()) << name;
     const std::int64_t width = name.starts_with("visual.") ? 192 : 128;
@@ -68,7 +68,7 @@ TEST_F(AdapterTest, FreshAIsKaimingUniformAndBIsZero) {
 TEST_F(AdapterTest, BlocksAreTheTextTowersFirst) {
   lora::LoraOptions options;
   options.position = lora::Position::kHalfUp;
-  const lora::Adapter adapter(clip_, options);
+  const lora::LoraAdapter adapter(clip_, options);
   std::vector<std::pair<bool, std::int64_t>> blocks;  // vision?, index
   for (const auto& block : adapter.blocks())
     blocks.emplace_back(block.tower == lora::Tower::kVision, block.index);
@@ -77,7 +77,7 @@ TEST_F(AdapterTest, BlocksAreTheTextTowersFirst) {
 }
 
 TEST_F(AdapterTest, ParametersComeBlockByBlockInTheOrderQKVO) {
-  const lora::Adapter adapter(clip_, everything());
+  const lora::LoraAdapter adapter(clip_, everything());
   const auto parameters = adapter.parameters();
   const auto tensors = adapter.state_dict();
   ASSERT_EQ(parameters.size(), 7U * 8U);
@@ -99,7 +99,7 @@ TEST_F(AdapterTest, ParametersComeBlockByBlockInTheOrderQKVO) {
 TEST(AdapterSize, IsThePapersForThePublishedModels) {
   const auto count = [](const std::string& name) {
     const model::Clip clip(*model::published_architecture(name));  // unset weights take no memory
-    return lora::Adapter(clip, {}).parameter_count();
+    return lora::LoraAdapter(clip, {}).parameter_count();
   };
   EXPECT_EQ(count("ViT-B/16"), 184'320);
   EXPECT_EQ(count("ViT-B/32"), 184'320);
@@ -108,7 +108,7 @@ TEST(AdapterSize, IsThePapersForThePublishedModels) {
 
 TEST_F(AdapterTest, AFreshAdapterChangesNotABit) {
   const auto image = image_features(), text = text_features();
-  const lora::Adapter adapter(clip_, everything());
+  const lora::LoraAdapter adapter(clip_, everything());
   adapter.attach(clip_);
   EXPECT_TRUE(identical(image_features(), image));
   EXPECT_TRUE(identical(text_features(), text));
@@ -122,7 +122,7 @@ TEST_F(AdapterTest, AFreshAdapterChangesNotABit) {
 }
 
 TEST_F(AdapterTest, AttachedUpdatesGiveTheOraclesFeatures) {
-  const lora::Adapter adapter(clip_, everything());
+  const lora::LoraAdapter adapter(clip_, everything());
   randomise(adapter);
   adapter.attach(clip_);
   EXPECT_TRUE(close(image_features(), oracle_image_features(oracle_of(clip_, adapter), images_), 2e-5));
@@ -132,7 +132,7 @@ TEST_F(AdapterTest, AttachedUpdatesGiveTheOraclesFeatures) {
 }
 
 TEST_F(AdapterTest, MergedEqualsUnmerged) {
-  const lora::Adapter adapter(clip_, everything());
+  const lora::LoraAdapter adapter(clip_, everything());
   randomise(adapter);
   const auto plain = image_features();
   adapter.attach(clip_);
@@ -144,7 +144,7 @@ TEST_F(AdapterTest, MergedEqualsUnmerged) {
 }
 
 TEST_F(AdapterTest, MergedScopeGivesTheWeightsBackBitForBit) {
-  const lora::Adapter adapter(clip_, everything());
+  const lora::LoraAdapter adapter(clip_, everything());
   randomise(adapter);
   const auto before = snapshot(model::state_dict(clip_));
   adapter.attach(clip_);
@@ -160,7 +160,7 @@ TEST_F(AdapterTest, MergedScopeGivesTheWeightsBackBitForBit) {
 }
 
 TEST_F(AdapterTest, MergedScopeWorksOnAnUnattachedAdapterAndLeavesItUnattached) {
-  const lora::Adapter adapter(clip_, everything());
+  const lora::LoraAdapter adapter(clip_, everything());
   randomise(adapter);
   const auto plain = image_features();
   {
@@ -172,15 +172,15 @@ TEST_F(AdapterTest, MergedScopeWorksOnAnUnattachedAdapterAndLeavesItUnattached) 
 
 TEST_F(AdapterTest, DetachedUpdatesAreGone) {
   const auto plain = image_features();
-  const lora::Adapter adapter(clip_, everything());
+  const lora::LoraAdapter adapter(clip_, everything());
   randomise(adapter);
   adapter.attach(clip_);
-  lora::Adapter::detach(clip_);
+  lora::detach(clip_);
   EXPECT_TRUE(identical(image_features(), plain));
 }
 
 TEST_F(AdapterTest, DropoutIsDrawnAnewInTrainingAndAbsentInEvaluation) {
-  const lora::Adapter adapter(clip_, everything());
+  const lora::LoraAdapter adapter(clip_, everything());
   randomise(adapter);
   adapter.attach(clip_);
   EXPECT_TRUE(identical(image_features(), image_features()));
@@ -192,10 +192,10 @@ TEST_F(AdapterTest, DropoutIsDrawnAnewInTrainingAndAbsentInEvaluation) {
 TEST_F(AdapterTest, ARankAboveAWidthIsRefusedNamingBoth) {
   lora::LoraOptions options;
   options.rank = 129;  // the text tower is 128 wide, the vision tower 192
-  const auto message = message_of<ConfigError>([&] { lora::Adapter(clip_, options); });
+  const auto message = message_of<ConfigError>([&] { lora::LoraAdapter(clip_, options); });
   EXPECT_THAT(message, AllOf(HasSubstr("129"), HasSubstr("128")));
   options.encoder = lora::Encoder::kVision;
-  EXPECT_NO_THROW(lora::Adapter(clip_, options));
+  EXPECT_NO_THROW(lora::LoraAdapter(clip_, options));
 }
 
 TEST_F(AdapterTest, ThatWouldAdaptNothingIsRefused) {
@@ -203,7 +203,7 @@ TEST_F(AdapterTest, ThatWouldAdaptNothingIsRefused) {
   shallow.vision.layers = shallow.text.layers = 2;
   lora::LoraOptions options;
   options.position = lora::Position::kBottom;  // a third of two, rounded down
-  EXPECT_THAT(message_of<ConfigError>([&] { lora::Adapter(random_clip(shallow), options); }),
+  EXPECT_THAT(message_of<ConfigError>([&] { lora::LoraAdapter(random_clip(shallow), options); }),
               HasSubstr("bottom"));
 }
 

@@ -8,6 +8,7 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/lora/adapter_file.hpp"
+#include "clip_lora/lora/lora_adapter.hpp"
 #include "support/close.hpp"
 #include "support/files.hpp"
 #include "support/temporary_folder.hpp"
@@ -32,7 +33,7 @@ inline ops::LowRank random_update(std::int64_t width, std::int64_t rank, double 
 }
 
 /// An adapter that no options make: other projections, ranks and scalings in each of three blocks.
-inline lora::Adapter irregular_adapter(const model::Clip& clip) {
+inline lora::LoraAdapter irregular_adapter(const model::Clip& clip) {
   lora::AdaptedBlock first{lora::Tower::kText, 0, {}}, second{lora::Tower::kText, 3, {}},
       third{lora::Tower::kVision, 1, {}};
   first.lora.q = random_update(128, 3, 0.7);
@@ -44,6 +45,11 @@ inline lora::Adapter irregular_adapter(const model::Clip& clip) {
   return {clip, options, {first, second, third}};
 }
 
+/// A loaded adapter that is a LoRA.
+inline lora::LoraAdapter lora_of(const lora::LoadedAdapter& loaded) {
+  return dynamic_cast<const lora::LoraAdapter&>(*loaded.adapter);
+}
+
 class AdapterFiles : public ::testing::Test {
  protected:
   /// What is wrong with the file or folder, which the complaint must name.
@@ -53,7 +59,7 @@ class AdapterFiles : public ::testing::Test {
     EXPECT_THAT(message, ::testing::HasSubstr(path_.filename().string()));
     return message;
   }
-  lora::Adapter load() { return lora::load_adapter(path_, clip_, "").adapter; }
+  lora::LoraAdapter load() { return lora_of(lora::load_adapter(path_, clip_, "")); }
 
   /// Loads after each change of the file; it must load or be refused. Returns how many were refused.
   int refused(const std::filesystem::path& file, const std::vector<std::string>& contents) {

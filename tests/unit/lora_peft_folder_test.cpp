@@ -67,7 +67,7 @@ TEST_F(PeftFolder, ScalesByAlphaOverTheRankOrItsRoot) {
   const auto plain = load();
   EXPECT_EQ(plain.blocks().size(), 7U);
   EXPECT_EQ(plain.blocks()[0].lora.q->scaling, 4.0);
-  EXPECT_EQ(plain.options().dropout, 0.1);
+  EXPECT_EQ(plain.lora_options().dropout, 0.1);
   EXPECT_FALSE(lora::load_adapter(path_, clip_, "any").context.has_value());
   config_["use_rslora"] = true;
   write();
@@ -164,7 +164,7 @@ TEST_F(PeftFolder, ExcludedModulesAreNotTargeted) {
 TEST_F(PeftFolder, OfOneTowersModelAdaptsThatTower) {
   for (int i = 0; i < 4; ++i) add(text(i, "q_proj"));
   write();
-  EXPECT_EQ(load().options().encoder, lora::Encoder::kText);
+  EXPECT_EQ(load().lora_options().encoder, lora::Encoder::kText);
 }
 
 TEST_F(PeftFolder, OfTorchsPickleIsReadToo) {
@@ -315,7 +315,7 @@ TEST_F(PeftFolder, IsNotWrittenOverAFile) {
 
 TEST_F(PeftFolder, NamesBothTowersLayersInFullUnlessEveryLayerIsAdapted) {
   const auto target_modules = [&](const lora::LoraOptions& options) {
-    lora::save_adapter(path_, lora::Adapter(clip_, options), {}, lora::AdapterFormat::kPeft);
+    lora::save_adapter(path_, lora::LoraAdapter(clip_, options), {}, lora::AdapterFormat::kPeft);
     return json::parse(read_bytes(path_ / "adapter_config.json"))["target_modules"];
   };
   EXPECT_EQ(target_modules({}), json({"q_proj", "k_proj", "v_proj"}));

@@ -8,8 +8,8 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-std::string complaint(const lora::Adapter& adapter, const lora::LoraOptions& options) {
-  return message_of<CheckpointError>([&] { lora::require_same_options(adapter, options, "weights.pt"); });
+std::string complaint(const lora::LoraAdapter& adapter, const lora::LoraOptions& options) {
+  return message_of<CheckpointError>([&] { lora::require_same_options(adapter, of_lora(options), "weights.pt"); });
 }
 
 TEST(AdapterSummary, OfAnAdapterMadeOfOptionsIsThoseOptions) {
@@ -18,7 +18,7 @@ TEST(AdapterSummary, OfAnAdapterMadeOfOptionsIsThoseOptions) {
   options.alpha = 0.3;
   options.position = lora::Position::kMiddle;
   options.projections = {.q = false, .k = true, .v = false, .o = true};
-  const auto summary = lora::summarise(lora::Adapter(random_clip(), options));
+  const auto summary = lora::summarise(lora::LoraAdapter(random_clip(), options));
   EXPECT_EQ(summary.rank, "4");
   EXPECT_EQ(summary.alpha, "0.3");
   EXPECT_EQ(summary.encoder, "both");
@@ -35,7 +35,7 @@ TEST(AdapterSummary, OfOptionsIsThatOfAnAdapterMadeOfThem) {
   options.rank_stabilised = false;
   options.encoder = lora::Encoder::kVision;
   options.projections.o = true;
-  const auto expected = lora::summarise(lora::Adapter(random_clip(), options));
+  const auto expected = lora::summarise(lora::LoraAdapter(random_clip(), options));
   const auto summary = lora::summarise(options);
   EXPECT_EQ(summary.rank, expected.rank);
   EXPECT_EQ(summary.alpha, expected.alpha);
@@ -56,7 +56,7 @@ TEST(AdapterSummary, OfAnAdapterThatNoOptionsMakeSaysHowItDiffers) {
 }
 
 TEST(RequireSameOptions, NamesEverySettingThatDiffersWithBothValues) {
-  const lora::Adapter adapter(random_clip(), {});
+  const lora::LoraAdapter adapter(random_clip(), {});
   lora::LoraOptions options;
   options.rank = 4;
   options.alpha = 3.0;
@@ -76,9 +76,9 @@ TEST(RequireSameOptions, NamesEverySettingThatDiffersWithBothValues) {
 }
 
 TEST(RequireSameOptions, ComparesOnlyTheFlagsThatAreNamed) {
-  const lora::Adapter adapter = irregular_adapter(random_clip());
-  EXPECT_NO_THROW(lora::require_same_options(adapter, {}, "", {"encoder", "lr"}));
-  EXPECT_THROW(lora::require_same_options(adapter, {}, "", {"encoder", "r"}), CheckpointError);
+  const lora::LoraAdapter adapter = irregular_adapter(random_clip());
+  EXPECT_NO_THROW(lora::require_same_options(adapter, {}, "", std::set<std::string>{"encoder", "lr"}));
+  EXPECT_THROW(lora::require_same_options(adapter, {}, "", std::set<std::string>{"encoder", "r"}), CheckpointError);
 }
 
 TEST(RequireSameOptions, ComparesWhatSettingsDoNotHowTheyAreSaid) {
@@ -86,11 +86,11 @@ TEST(RequireSameOptions, ComparesWhatSettingsDoNotHowTheyAreSaid) {
   options.encoder = lora::Encoder::kVision;
   options.rank = 4;
   options.alpha = 2.0;
-  const lora::Adapter adapter(random_clip(), options);
+  const lora::LoraAdapter adapter(random_clip(), options);
   options.dropout = 0.0;
   options.rank_stabilised = false;
   options.alpha = 4.0;  // 4 / 4 is 2 / √4
-  EXPECT_NO_THROW(lora::require_same_options(adapter, options, ""));
+  EXPECT_NO_THROW(lora::require_same_options(adapter, of_lora(options), ""));
 }
 
 TEST(AlphaOf, IsTheDecimalThatGivesTheScaling) {
@@ -105,11 +105,14 @@ TEST(AlphaOf, IsTheDecimalThatGivesTheScaling) {
 }
 
 TEST(AdapterDropout, IsThatOfEveryUpdateOnceSet) {
-  lora::Adapter adapter(random_clip(), {});
-  adapter.set_dropout(0.5);
-  EXPECT_EQ(adapter.options().dropout, 0.5);
+  lora::LoraAdapter adapter(random_clip(), {});
+  lora::LoraOptions options;
+  options.dropout = 0.5;
+  adapter.set_training_options(of_lora(options));
+  EXPECT_EQ(adapter.lora_options().dropout, 0.5);
   for (const auto& block : adapter.blocks()) EXPECT_EQ(block.lora.v->dropout, 0.5);
-  EXPECT_THROW(adapter.set_dropout(1.0), ConfigError);
+  options.dropout = 1.0;
+  EXPECT_THROW(adapter.set_training_options(of_lora(options)), ConfigError);
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ class ResumedTraining : public TrainerTest {
 
   Trained trained(std::optional<train::TrainingState> resumed, train::Select select, std::int64_t seed = 5) {
     torch::manual_seed(seed);
-    const lora::Adapter adapter(clip_, {});
+    const lora::LoraAdapter adapter(clip_, {});
     engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 7, .dropout_seed = 3});
     data::TrainingLoader loader(
         items_, kPreprocessing,
@@ -94,7 +94,7 @@ TEST_F(ResumedTraining, SelectsTheSameAdapterFromEveryCheckpoint) {
 
 TEST_F(ResumedTraining, CheckpointsChangeNothingOfTheTraining) {
   torch::manual_seed(5);
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 7, .dropout_seed = 3});
   auto loader = training_loader();
   train::train(step, adapter, train::batches_of(loader), clip_, {.iterations = 7});
@@ -121,7 +121,7 @@ TEST_F(ResumedTraining, RefusesAStateThatIsNotWhole) {
 }
 
 TEST_F(ResumedTraining, AnErrorOfALookIsNoReasonForACheckpoint) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 3});
   auto loader = training_loader();
   int saved = 0;
@@ -134,7 +134,7 @@ TEST_F(ResumedTraining, AnErrorOfALookIsNoReasonForACheckpoint) {
 }
 
 TEST_F(ResumedTraining, AnInterruptedLookIsMadeUpFor) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   std::optional<train::TrainingState> kept;
   {
     engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 3});

@@ -22,6 +22,14 @@ TEST(Summary, OfOneValueHasNoDeviationAndOfNoneNoMeanEither) {
   EXPECT_EQ(summarise({}).mean, 0.0);
 }
 
+TEST(HarmonicMean, IsPythonsAndZeroWhereOneIsZero) {
+  EXPECT_NEAR(harmonic_mean(82.69, 63.22), 71.65597697210609, 1e-12);  // statistics.harmonic_mean
+  EXPECT_EQ(harmonic_mean(50.0, 50.0), 50.0);
+  EXPECT_EQ(harmonic_mean(0.0, 80.0), 0.0);
+  EXPECT_EQ(harmonic_mean(80.0, 0.0), 0.0);
+  EXPECT_EQ(harmonic_mean(0.0, 0.0), 0.0);
+}
+
 TEST(McNemarTest,
      IsExactForFewDifferences) {  // Python: 2 * sum(math.comb(13, k) for k in range(4)) / 2 ** 13
   const McNemar test = mcnemar({.both_right = 50, .only_first = 3, .only_second = 10, .both_wrong = 7});

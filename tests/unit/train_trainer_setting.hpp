@@ -18,7 +18,7 @@ class TrainerTest : public TrainTest {
   model::Prompts prompts() const { return train::tokenize_prompts(tokenizer_, plain_prompts(), kContext); }
 
   /// A training of `iterations` of `adapter`.
-  train::TrainingResult train(const lora::Adapter& adapter, std::int64_t iterations,
+  train::TrainingResult train(const lora::LoraAdapter& adapter, std::int64_t iterations,
                               const train::Validation& validation = {}) {
     engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = iterations});
     auto loader = training_loader();
@@ -34,7 +34,7 @@ class TrainerTest : public TrainTest {
   }
 
   /// A validation that finds `accuracies`, one after the other, and keeps what the adapter was at each.
-  train::Validation scripted(const lora::Adapter& adapter, std::vector<double> accuracies,
+  train::Validation scripted(const lora::LoraAdapter& adapter, std::vector<double> accuracies,
                              train::Select select) {
     return {.every = 2,
             .accuracy =

@@ -13,7 +13,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST_F(TrainerTest, RunsItsIterationsAndReportsEach) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 7});
   auto loader = training_loader();
   std::vector<std::int64_t> images;
@@ -38,7 +38,7 @@ TEST_F(TrainerTest, RunsItsIterationsAndReportsEach) {
 }
 
 TEST_F(TrainerTest, LooksEveryFewIterationsAndAfterTheLast) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   const train::Validation validation = {.every = 3, .accuracy = [] { return 12.5; }};
   const auto uneven = train(adapter, 7, validation);
   EXPECT_EQ(iterations_of(uneven), (std::vector<std::int64_t>{3, 6, 7}));
@@ -51,7 +51,7 @@ TEST_F(TrainerTest, LooksEveryFewIterationsAndAfterTheLast) {
 TEST_F(TrainerTest, LooksChangeNothingOfTheTraining) {
   const auto trained = [&](const train::Validation& validation) {
     torch::manual_seed(5);
-    const lora::Adapter adapter(clip_, {});
+    const lora::LoraAdapter adapter(clip_, {});
     train(adapter, 7, validation);
     return snapshot(adapter.state_dict());
   };
@@ -62,7 +62,7 @@ TEST_F(TrainerTest, LooksChangeNothingOfTheTraining) {
 TEST_F(TrainerTest, AtALookTheModelEvaluatesWithTheAdapterMerged) {
   const at::Tensor images = random_images(architecture(), 2);
   const auto weights = snapshot(model::state_dict(clip_));
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   randomise(adapter);
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 2});
   auto loader = training_loader();
@@ -70,7 +70,7 @@ TEST_F(TrainerTest, AtALookTheModelEvaluatesWithTheAdapterMerged) {
   const auto look = [&] {
     const at::NoGradGuard no_grad;
     EXPECT_FALSE(clip_->is_training());
-    const OracleModel oracle = {weights, snapshot(adapter.state_dict()), adapter.options().scaling()};
+    const OracleModel oracle = {weights, snapshot(adapter.state_dict()), adapter.lora_options().scaling()};
     EXPECT_TRUE(
         close(clip_->encode_image(images).to(at::kDouble), oracle_image_features(oracle, images), 2e-5));
     EXPECT_FALSE(identical(model::state_dict(clip_).at("visual.transformer.resblocks.0.attn.in_proj_weight"),
@@ -90,7 +90,7 @@ TEST_F(TrainerTest, AtALookTheModelEvaluatesWithTheAdapterMerged) {
 }
 
 TEST_F(TrainerTest, SelectBestEndsWithTheEarliestOfTheBestAdapters) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   const auto result = train(adapter, 7, scripted(adapter, {10.0, 30.0, 30.0, 20.0}, train::Select::kBest));
   EXPECT_EQ(iterations_of(result), (std::vector<std::int64_t>{2, 4, 6, 7}));
   EXPECT_EQ(result.selected_iteration, 4);
@@ -98,7 +98,7 @@ TEST_F(TrainerTest, SelectBestEndsWithTheEarliestOfTheBestAdapters) {
 }
 
 TEST_F(TrainerTest, SelectBestMayBeTheLastAndAnAccuracyOfZero) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   EXPECT_EQ(train(adapter, 4, scripted(adapter, {10.0, 30.0}, train::Select::kBest)).selected_iteration, 4);
   expect_identical(adapter.state_dict(), seen_.at(1));
   seen_.clear();
@@ -107,7 +107,7 @@ TEST_F(TrainerTest, SelectBestMayBeTheLastAndAnAccuracyOfZero) {
 }
 
 TEST_F(TrainerTest, SelectLastKeepsTheLastAdapterHoweverGoodAnotherWas) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   const auto result = train(adapter, 5, scripted(adapter, {90.0, 10.0, 10.0}, train::Select::kLast));
   EXPECT_EQ(result.selected_iteration, 5);
   expect_identical(adapter.state_dict(), seen_.at(2));
@@ -115,7 +115,7 @@ TEST_F(TrainerTest, SelectLastKeepsTheLastAdapterHoweverGoodAnotherWas) {
 
 TEST_F(TrainerTest, ALookThatFailsLeavesTheModelAsItWas) {
   const auto weights = snapshot(model::state_dict(clip_));
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   const auto fail = []() -> double { throw DataError("broken picture"); };
   EXPECT_EQ(message_of<DataError>([&] { train(adapter, 3, {.every = 2, .accuracy = fail}); }),
             "broken picture");
@@ -130,7 +130,7 @@ TEST_F(TrainerTest, BalancedWeightsAreTheShareOfAClassTurnedRound) {
 }
 
 TEST_F(TrainerTest, ALossThatIsNotFiniteIsAnErrorAtTheEnd) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   {
     const at::NoGradGuard no_grad;
     clip_->text_projection.fill_(std::numeric_limits<float>::quiet_NaN());
@@ -139,7 +139,7 @@ TEST_F(TrainerTest, ALossThatIsNotFiniteIsAnErrorAtTheEnd) {
 }
 
 TEST_F(TrainerTest, MeasuresEveryFewIterationsAndTheLast) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 7});
   auto loader = training_loader();
   std::vector<train::Measurement> measurements;
@@ -165,14 +165,14 @@ TEST_F(TrainerTest, MeasuresEveryFewIterationsAndTheLast) {
     EXPECT_EQ(measurements[i].epoch, epochs[i]);
     EXPECT_EQ(measurements[i].loss, losses[index]);
     EXPECT_NEAR(measurements[i].gradient_norm, norms[index], 1e-5 * norms[index]);  // summed in float32
-    EXPECT_EQ(measurements[i].learning_rate, engine::cosine_learning_rate({}, iterations[i] - 1, 7));
+    EXPECT_EQ(measurements[i].learning_rate, engine::learning_rate_at({}, iterations[i] - 1, 7));
     EXPECT_EQ(measurements[i].loss_scale, 1.0);
     EXPECT_GT(measurements[i].images_per_second, 0.0);
   }
 }
 
 TEST_F(TrainerTest, ASignalStopsTrainingBetweenTwoIterationsWithACheckpoint) {
-  const lora::Adapter adapter(clip_, {});
+  const lora::LoraAdapter adapter(clip_, {});
   engine::TrainingStep step(clip_, adapter, prompts(), {.total_iterations = 50});
   auto loader = training_loader();
   catch_interrupts();  // last test of this program: the signal stays pending

@@ -46,6 +46,8 @@ class OptionTable {
 
   /// Several words of which each may be a number; in JSON an array of strings and integers, or one of them.
   void add_words(const std::string& name, std::vector<std::string>& field, const std::string& help);
+  /// Several numbers; in JSON an array, or one.
+  void add_numbers(const std::string& name, std::vector<double>& field, const std::string& help);
   /// A JSON key without a flag. `from_json` may throw ConfigError.
   void add_key(const std::string& name, const std::function<void(const nlohmann::json&)>& from_json,
                const std::function<nlohmann::json()>& to_json);
@@ -65,6 +67,15 @@ class OptionTable {
   /// Reads a configuration at hand: keys and values as of a file. What was read or given before stays. Throws
   /// ConfigError, whose message begins with `source`.
   void read(const nlohmann::json& config, const std::string& source);
+
+  /// Defaults that depend on other options: `defaults` gives them as a configuration, asked for once command
+  /// line and configuration file have been read. They count as not given.
+  void set_further_defaults(
+      const std::function<nlohmann::json(const std::set<std::string>& given)>& defaults) {
+    further_defaults_ = defaults;
+  }
+  /// Puts them in: after read(); parse() does it itself.
+  void apply_further_defaults();
 
   /// The options that the command line or the configuration file names.
   const std::set<std::string>& given() const { return given_; }
@@ -99,6 +110,7 @@ class OptionTable {
   std::vector<Entry> entries_;
   std::string config_path_;
   std::set<std::string> given_;
+  std::function<nlohmann::json(const std::set<std::string>&)> further_defaults_;
   bool print_config_ = false;
 };
 

@@ -4,16 +4,26 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "clip_lora/cli/run_options.hpp"
 #include "clip_lora/train/metrics.hpp"
+#include "clip_lora/train/retrieval.hpp"
 
 namespace clip_lora::cli {
 
-/// How well the test split was recognised.
+/// What one --eval_scale has given.
+struct ScaledRecall {
+  double scale = 1.0;
+  train::RetrievalMetrics recall;
+};
+
+/// How well the test split was recognised; with the protocol retrieval, how well it was found.
 struct RunResult {
   std::optional<train::Metrics> zero_shot;  ///< by the untouched model; not computed with eval_only
   train::Metrics adapted;                   ///< with the adapter
+  std::optional<train::RetrievalMetrics> untouched_retrieval;  ///< likewise, with the protocol retrieval
+  std::vector<ScaledRecall> retrieval;                         ///< with the adapter, by --eval_scale
 };
 
 /// Trains and evaluates, or with eval_only reloads and evaluates, as `options` say; prints what happens to

@@ -17,6 +17,9 @@ namespace clip_lora::cli {
 
 class OptionTable;
 
+/// The protocol whose data are images with captions instead of classes.
+inline constexpr const char* kRetrieval = "retrieval";
+
 /// Which pictures.
 struct DataOptions {
   std::string dataset;                     ///< a benchmark's name, or own data: a folder, a .csv or a .json
@@ -26,6 +29,9 @@ struct DataOptions {
   data::SplitOptions split;                ///< of own data that have no split
   std::string class_names;                 ///< file, own data only; empty: the data's own names
   bool allow_missing = false;              ///< go on without images that are not there
+  /// What is trained and tested on: "all" classes; "base_to_new", one half of them and either half; or
+  /// kRetrieval, where `dataset` is one of data::caption_benchmarks(), a .json or a .csv.
+  std::string protocol = "all";
 
   void validate() const;
 };
@@ -33,8 +39,8 @@ struct DataOptions {
 /// What the classes are called in.
 struct PromptOptions {
   std::vector<std::string> templates;     ///< empty: the adapter's, or text::kDefaultTemplate
-  std::string templates_file;             ///< the same as a file
-  std::string train_templates = "first";  ///< in training: "first" or "all"
+  std::string templates_file;             ///< the same as a file, or "imagenet": OpenAI's 80
+  std::string train_templates = "first";  ///< in training: "first", "all", or, of pairs, "random"
   std::string zero_shot_templates =
       "plain";  ///< "plain" (the run's), "dataset" (its customary ones) or a file
 
@@ -58,9 +64,13 @@ struct ImageOptions {
 /// How long and on how much at a time.
 struct TrainingOptions {
   std::int64_t iterations_per_shot = 500;  ///< iterations in all: this · shots
-  std::optional<std::int64_t> epochs;      ///< with all shots: passes over the images; nothing: 20
+  std::optional<std::int64_t> epochs;      ///< passes over the images instead; nothing: with all shots 20
   std::int64_t batch_size = 32;            ///< images per iteration
   engine::OptimiserOptions optimiser;
+  std::string loss = "ce";       ///< "ce" over the classes' prompts, or "mpm_nce" over image–text pairs
+  double margin = 0.0;           ///< of mpm_nce
+  double label_smoothing = 0.0;  ///< of mpm_nce
+  std::string augment = "clip_lora";   ///< see image::Augmentation
   std::string class_weights = "none";  ///< of the loss: "none" or "balanced"
   std::int64_t eval_every = 0;  ///< iterations between two looks at the validation images, which are sampled:
                                 ///< min(shots, 4) per class, with all shots all; 0: none
@@ -105,18 +115,19 @@ struct RunOptions {
   PromptOptions prompts;
   ImageOptions images;
   ModelOptions model;
-  lora::LoraOptions lora;
+  lora::AdapterOptions adapter;
+  std::vector<double> eval_scales = {1.0};  ///< the adapter is evaluated at; the first one is the result
   TrainingOptions training;
   OutputOptions output;
   ComputeOptions compute;
-  /// Names of the options that were written out: those of `lora` must agree with a loaded adapter.
+  /// Names of the options that were written out: those of `adapter` must agree with a loaded adapter.
   std::set<std::string> given;
 
   /// Throws ConfigError naming the flag, its value and what is allowed.
   void validate() const;
 
-  /// Passes over the training images; with all shots only.
-  std::int64_t epochs() const;
+  /// Passes over the training images, where they set the length; else nothing.
+  std::optional<std::int64_t> epochs() const;
   /// Iterations in all on `training_images` images per epoch. Throws ConfigError for too many.
   std::int64_t iterations(std::int64_t training_images) const;
   /// `<save_path>/<backbone>/<dataset>/<shots>shots/seed<seed>` (all of them: `allshots`), with `<variant>/`

@@ -2,9 +2,11 @@
 
 #include <cstdint>
 
+#include "clip_lora/ops/adamw.hpp"
+
 namespace clip_lora::engine {
 
-/// AdamW with cosine annealing per iteration. The defaults are the paper's.
+/// AdamW with cosine annealing per iteration, after a linear warm-up. The defaults are CLIP-LoRA's.
 struct OptimiserOptions {
   double learning_rate = 2e-4;
   double final_learning_rate = 1e-6;  ///< eta_min, reached after the last iteration
@@ -12,10 +14,17 @@ struct OptimiserOptions {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  std::int64_t warmup_iterations = 0;
+  double largest_gradient_norm = 0.0;  ///< gradients above are shortened to it; 0: none is
+  double average_decay =
+      0.0;  ///< of the exponential moving average that the adapter ends as, [0, 1); 0: none
 };
 
-/// The learning rate of iteration `iteration` (from 0) of `total`: PyTorch's CosineAnnealingLR(T_max =
-/// total).
-double cosine_learning_rate(const OptimiserOptions& options, std::int64_t iteration, std::int64_t total);
+/// The options in the words of the op.
+ops::AdamWOptions adamw_options(const OptimiserOptions& options, std::int64_t total);
+
+/// The learning rate of iteration `iteration` (from 0) of `total`: without a warm-up PyTorch's
+/// CosineAnnealingLR(T_max = total).
+double learning_rate_at(const OptimiserOptions& options, std::int64_t iteration, std::int64_t total);
 
 }  // namespace clip_lora::engine

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "clip_lora/engine/encoders.hpp"
 #include "clip_lora/engine/optimiser.hpp"
 #include "clip_lora/image/preprocess.hpp"
 #include "clip_lora/io/state_dict.hpp"
@@ -15,9 +16,19 @@
 
 namespace clip_lora::engine {
 
+/// What is minimised.
+enum class Loss {
+  kCrossEntropy,  ///< of the images' classes, whose prompts are all encoded in each iteration
+  kContrastive    ///< of the batch's image–text pairs: see ops::contrastive_loss
+};
+
 /// What a training step is told beside model, adapter and prompts.
 struct TrainingStepOptions {
   OptimiserOptions optimiser = {};
+  Loss loss = Loss::kCrossEntropy;
+  double logit_scale = kLogitScale;
+  double margin = 0.0;                ///< of the contrastive loss: see ops::ContrastiveOptions
+  double label_smoothing = 0.0;       ///< likewise
   std::int64_t total_iterations = 1;  ///< of the learning rate's schedule
   std::int64_t prompts_per_class =
       1;  ///< T; a class's features are the normalised mean of its prompts' normalised ones
@@ -41,15 +52,16 @@ struct Measurements {
   double loss_scale = 1.0;     ///< that the gradients were computed with; 1 unless in float16
 };
 
-/// One iteration of CLIP-LoRA: encode all prompts and the batch's images, cross-entropy, gradients of A's and
-/// B's, AdamW. On CUDA an iteration of a known batch size is the replay of one captured graph, text and
-/// images on two streams, and nothing waits for the device. In float16 the loss is scaled (Micikevicius et
+/// One iteration of training an adapter: encode prompts and the batch's images, the loss, gradients of what
+/// is trained, AdamW. On CUDA an iteration of a known batch size is the replay of one captured graph, text
+/// and images on two streams, and nothing waits for the device; unless the batch has texts of its own, or the
+/// adapter is left to autograd (see lora::Adapter::attach). In float16 the loss is scaled (Micikevicius et
 /// al. 2018), from 1,024 on: the factor 100 on cosines would overflow at torch.amp.GradScaler's 65,536.
 class TrainingStep {
  public:
-  /// While the step lives, `adapter`'s tensors are views of its buffers. `prompts`: those of a class
-  /// together.
-  TrainingStep(model::Clip clip, lora::Adapter adapter, const model::Prompts& prompts,
+  /// The adapter has to outlive the step, and while that lives, its tensors are views of the step's buffers.
+  /// `prompts`: those of a class together; with the contrastive loss none.
+  TrainingStep(model::Clip clip, const lora::Adapter& adapter, const model::Prompts& prompts,
                const TrainingStepOptions& options);
   ~TrainingStep();
   TrainingStep(const TrainingStep&) = delete;
@@ -60,18 +72,26 @@ class TrainingStep {
   /// pinned memory they are copied behind the host's back. Returns the batch's mean loss before the update,
   /// [] float32 on the device, without waiting for it; the next call overwrites it.
   at::Tensor run(const at::Tensor& images, const at::Tensor& labels);
+  /// The same with the contrastive loss: `texts` are those of the images, one each.
+  at::Tensor run(const at::Tensor& images, const at::Tensor& labels, const model::Prompts& texts);
 
   /// Forward and backward only: leaves the gradients (times the loss scale) in the adapter's parameters'
   /// .grad.
   at::Tensor compute_gradients(const at::Tensor& images, const at::Tensor& labels);
+  at::Tensor compute_gradients(const at::Tensor& images, const at::Tensor& labels,
+                               const model::Prompts& texts);
+
+  /// Has the adapter's tensors hold their averages (OptimiserOptions::average_decay) while it is true, for
+  /// evaluation; no iteration may run meanwhile. Without averages nothing happens.
+  void show_averages(bool shown);
 
   /// Has what the last run() measured copied to the host, and returns at once; what it returns waits until
   /// it has arrived, which it will have soon after the next iterations.
   std::function<Measurements()> measure() const;
 
   /// All that changes from iteration to iteration, copied to the CPU: `parameters`, `first_moments` and
-  /// `second_moments` [n] float32, `counters` [4] float64 (see ops::AdamWState), `dropout_state` [2] int64
-  /// (seed, passes). Waits for the device.
+  /// `second_moments` [n] float32, `averages` too if they are kept, `counters` [4] float64 (see
+  /// ops::AdamWState), `dropout_state` [2] int64 (seed, passes). Waits for the device.
   io::StateDict state() const;
   /// Goes on from where state() was taken of a step of the same model, adapter options and
   /// TrainingStepOptions: what is run from now on is, bit for bit, what that step would have run. Throws

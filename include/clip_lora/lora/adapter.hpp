@@ -1,6 +1,8 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,68 +16,71 @@ enum class Tower { kText, kVision };
 
 std::string to_string(Tower tower);  ///< "text", "vision"
 
-/// The A's and B's of one adapted block.
-struct AdaptedBlock {
+/// A block that an adapter changes.
+struct Place {
   Tower tower;
-  std::int64_t index;       ///< in its tower
-  ops::AttentionLora lora;  ///< shared with the model's block while attached
+  std::int64_t index;  ///< in its tower
+
+  auto operator<=>(const Place&) const = default;
 };
 
-/// A set of low-rank updates for one model. Copies share the tensors.
+model::Transformer& tower_of(model::Clip& clip, Tower tower);
+
+/// What a method attaches to one model: tensors of which some are trained, and what the model's weights
+/// become by them.
 class Adapter {
  public:
-  /// A fresh adapter on the model's device, not yet attached: A ~ U(−1/√in, 1/√in), B = 0, float32, with
-  /// gradients. Throws ConfigError for a rank above a width, or if no block is adapted.
-  Adapter(const model::Clip& clip, const LoraOptions& options);
-  /// An adapter of given updates, e.g. a file's: any blocks (in the order of blocks()), projections, ranks
-  /// and scalings, float32 on the model's device. Rank, alpha and dropout are `options`'; encoder,
-  /// projections and position are read off the blocks. `options.position` is kept if it places them so, and a
-  /// placement without a name is called kAll.
-  Adapter(const model::Clip& clip, const LoraOptions& options, std::vector<AdaptedBlock> blocks);
+  virtual ~Adapter() = default;
 
-  /// How it was made. Of an adapter of given updates it says only what they have in common: see summarise().
-  const LoraOptions& options() const { return options_; }
+  /// Its name among methods().
+  virtual const std::string& method() const = 0;
   /// Adapted blocks, text tower first, ascending.
-  const std::vector<AdaptedBlock>& blocks() const { return blocks_; }
-  /// Every A and B, block by block, in the order q, k, v, o, A before B.
-  std::vector<torch::Tensor> parameters() const;
-  /// Every A and B by name: `visual.transformer.resblocks.0.attn.q_proj.w_lora_A` and so on; shared, not
-  /// copied.
-  io::StateDict state_dict() const;
+  virtual const std::vector<Place>& places() const = 0;
+  /// What is trained, always in the same order: float32 on the model's device, with gradients.
+  virtual std::vector<torch::Tensor> parameters() const = 0;
+  /// What is saved, by name; shared, not copied.
+  virtual io::StateDict state_dict() const = 0;
+
+  /// The weights that the block places()[place] has with the adapter in evaluation, of `frozen`'s types.
+  /// `scale` is a factor on what the adapter changes: 0 changes nothing. Differentiable in parameters().
+  virtual model::BlockWeights adapted(std::size_t place, const model::BlockWeights& frozen,
+                                      double scale) const = 0;
+
+  /// Puts the tensors into the model's blocks, which compute with them then, unmerged, as
+  /// engine::TrainingStep's explicit passes do. False: the blocks have no place for such tensors, and
+  /// training is left to autograd through adapted().
+  virtual bool attach(model::Clip& clip) const = 0;
+
+  /// The options that a fresh adapter like this is made by, as far as options can say it.
+  virtual AdapterOptions options() const = 0;
+  /// What has to agree with a run's flags, by flag, in the command line's words.
+  virtual std::map<std::string, std::string> settings() const = 0;
+  /// What is drawn in training from the next attach() on, such as dropout, is as `options` say.
+  virtual void set_training_options(const AdapterOptions& options) = 0;
+
   std::int64_t parameter_count() const;
-  /// Whether the adapted blocks of every adapted tower are those that `position` names.
-  bool is_at(Position position) const;
-
-  /// The dropout of every update from the next attach() on.
-  void set_dropout(double dropout);
-
-  /// Puts the updates into the model's blocks, unmerged.
-  void attach(model::Clip& clip) const;
-  /// Takes every update out of the model's blocks.
-  static void detach(model::Clip& clip);
-
- private:
-  LoraOptions options_;
-  std::vector<AdaptedBlock> blocks_;
-  std::int64_t text_depth_;  ///< blocks of the model's towers
-  std::int64_t vision_depth_;
+  /// Whether blocks of this tower are adapted.
+  bool adapts(Tower tower) const;
 };
 
-/// While it lives, `clip` computes with W + γBA in its weights and no separate updates; then the old weights,
-/// bit for bit, and the updates come back.
+/// Takes every adapter out of the model's blocks.
+void detach(model::Clip& clip);
+
+/// While it lives, `clip` computes with the adapted weights and nothing attached; then the old weights, bit
+/// for bit, and what was attached come back.
 class MergedScope {
  public:
-  MergedScope(model::Clip clip, const Adapter& adapter);
+  /// `scale`: see Adapter::adapted.
+  MergedScope(model::Clip clip, const Adapter& adapter, double scale = 1.0);
   ~MergedScope();
   MergedScope(const MergedScope&) = delete;
   MergedScope& operator=(const MergedScope&) = delete;
 
  private:
   struct Saved {
-    model::AttentionImpl* attention;
-    torch::Tensor in_proj_weight;
-    torch::Tensor out_proj_weight;
-    ops::AttentionLora lora;
+    model::ResidualAttentionBlockImpl* block;
+    model::BlockWeights weights;
+    model::BlockAdapters adapters;
   };
 
   model::Clip clip_;

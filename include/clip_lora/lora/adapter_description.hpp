@@ -23,7 +23,9 @@ struct UpdateDescription {
 /// An adapter as its file tells it, without a model at hand.
 struct AdapterDescription {
   AdapterFormat format;
+  std::string method = "lora";
   nlohmann::ordered_json settings;         ///< rank, alpha and placement in the format's own words
+  std::int64_t parameters = 0;             ///< values in the file's tensors
   std::vector<UpdateDescription> updates;  ///< in natural order of their blocks: layer_2 before layer_10
   std::vector<std::string> dtypes;         ///< of the tensors, by NumPy's names
   nlohmann::ordered_json context;          ///< AdapterContext's fields; null if the file has none

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "clip_lora/model/transformer.hpp"
+
 namespace clip_lora::lora {
 
 /// Which towers are adapted: `--encoder`.
@@ -60,6 +62,33 @@ struct LoraOptions {
   void validate() const;
   /// γ, by default alpha / √R (as the release computes it; not alpha / R).
   double scaling() const;
+};
+
+/// `--adapter_drop_unit`: position (the release's), sample, or module (the paper's).
+using DropUnit = model::DropUnit;
+
+std::string to_string(DropUnit unit);
+DropUnit parse_drop_unit(const std::string& name);  ///< throws ConfigError with the nearest name
+
+/// R-Adapter's W and s. The defaults are the release's.
+struct RAdapterOptions {
+  std::int64_t rank = 0;       ///< R: columns of U, rows of V; 0: W is of full rank
+  double initial_scale = 0.1;  ///< s at the start
+  double drop = 0.2;           ///< probability of δ = 0 in training, [0, 1)
+  DropUnit drop_unit = DropUnit::kPosition;
+
+  /// Throws ConfigError naming the field, its value and the allowed range.
+  void validate() const;
+};
+
+/// How an adapter is made, of whichever method.
+struct AdapterOptions {
+  std::string method = "lora";  ///< its name among methods()
+  LoraOptions lora;             ///< its encoder and position are those of every method
+  RAdapterOptions r_adapter;
+
+  /// Throws ConfigError naming the field, its value and what is allowed.
+  void validate() const;
 };
 
 }  // namespace clip_lora::lora

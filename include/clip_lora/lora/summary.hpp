@@ -1,9 +1,10 @@
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 
-#include "clip_lora/lora/adapter.hpp"
+#include "clip_lora/lora/lora_adapter.hpp"
 
 namespace clip_lora::lora {
 
@@ -19,8 +20,11 @@ struct AdapterSummary {
   std::optional<LoraOptions> options;
 };
 
-AdapterSummary summarise(const Adapter& adapter);
+AdapterSummary summarise(const LoraAdapter& adapter);
 /// Of a fresh adapter made of `options`, for any model.
 AdapterSummary summarise(const LoraOptions& options);
+
+/// The summary as Adapter::settings().
+std::map<std::string, std::string> settings_of(const AdapterSummary& summary);
 
 }  // namespace clip_lora::lora

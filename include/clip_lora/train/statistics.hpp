@@ -16,6 +16,10 @@ struct Summary {
 
 Summary summarise(const std::vector<double>& values);
 
+/// 2 / (1/base + 1/new): base-to-new protocols' one figure of two accuracies (at least 0). 0 where one of
+/// them is.
+double harmonic_mean(double base, double new_classes);
+
 /// Two classifiers on the same pictures.
 struct PairedCounts {
   std::int64_t both_right = 0;

@@ -13,6 +13,8 @@
 #include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/io/state_dict.hpp"
 #include "clip_lora/lora/adapter.hpp"
+#include "clip_lora/text/prompts.hpp"
+#include "clip_lora/text/tokenizer.hpp"
 
 namespace clip_lora::train {
 
@@ -20,14 +22,26 @@ namespace clip_lora::train {
 struct Batch {
   at::Tensor images;  ///< pixels [B, R, R, 3], or view requests [B, sizeof(ops::ViewRequest)], uint8
   at::Tensor labels;  ///< [B] int64
+  std::optional<model::Prompts> texts = {};  ///< one of each image, with the contrastive loss
 };
 
 /// Gives the batches of one iteration after the other.
 using NextBatch = std::function<Batch()>;
 
-/// The pixels that `loader` makes, or the requests that `draws` draws. They are referred to.
-NextBatch batches_of(data::TrainingLoader& loader);
-NextBatch batches_of(data::TrainingDraws& draws);
+/// The texts of a batch: of its items, the first of which is the sample `first_sample` of the training.
+using DrawTexts =
+    std::function<model::Prompts(const std::vector<std::int64_t>& items, std::int64_t first_sample)>;
+
+/// Draws one of its group's texts for an item each time that the item is drawn, as data::draw_text does by
+/// `seed`. groups: the texts of each; group_of_item: by item. Throws DataError as text::Tokenizer::tokenize.
+DrawTexts draw_texts(const text::Tokenizer& tokenizer, const std::vector<std::vector<std::string>>& groups,
+                     std::vector<std::int64_t> group_of_item, std::int64_t context_length, std::uint64_t seed,
+                     text::Overlong overlong);
+
+/// The pixels that `loader` makes, or the requests that `draws` draws, with texts if there is something that
+/// draws them. They are referred to.
+NextBatch batches_of(data::TrainingLoader& loader, DrawTexts texts = {});
+NextBatch batches_of(data::TrainingDraws& draws, DrawTexts texts = {});
 
 /// What a progress bar shows.
 struct Progress {
@@ -48,7 +62,8 @@ enum class Select {
 struct Validation {
   std::int64_t every = 0;  ///< iterations between two looks, and one after the last; 0: never
   std::function<double()> accuracy =
-      {};  ///< percent, of the model with the adapter merged, in evaluation mode
+      {};              ///< percent, of the model with the adapter merged, in evaluation mode
+  double scale = 1.0;  ///< that it is merged at: see lora::Adapter::adapted
   Select select = Select::kLast;
 };
 
@@ -111,11 +126,12 @@ struct TrainingResult {
   double loss = 0.0;                    ///< of the last iteration
 };
 
-/// Runs `step`, which trains `adapter` of `clip`, on what `next_batch` gives. Looks at the validation split,
-/// checkpoints and measurements change nothing of the training. Goes on from plan.checkpoints.resumed if that
-/// is there: `next_batch` then has to begin behind as many batches. Throws Interrupted between two iterations
-/// or in a look once a signal is pending, having saved a checkpoint if there are to be any; and Error if the
-/// loss is no longer finite at the end of training.
+/// Runs `step`, which trains `adapter` of `clip`, on what `next_batch` gives. If the step keeps averages,
+/// they are what is looked at and what the adapter is in the end. Looks at the validation split, checkpoints
+/// and measurements change nothing of the training. Goes on from plan.checkpoints.resumed if that is there:
+/// `next_batch` then has to begin behind as many batches. Throws Interrupted between two iterations or in a
+/// look once a signal is pending, having saved a checkpoint if there are to be any; and Error if the loss is
+/// no longer finite at the end of training.
 TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
                      model::Clip& clip, const TrainingPlan& plan);
 
