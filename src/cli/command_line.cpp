@@ -14,13 +14,15 @@ std::string shell_quoted(const std::string& word) {
   return quoted + "'";
 }
 
+nlohmann::ordered_json settings_of(RunOptions options) {
+  OptionTable table("", "");
+  bind(table, options);
+  return table.to_json();
+}
+
 const nlohmann::ordered_json& default_settings() {
-  static const nlohmann::ordered_json settings = [] {
-    RunOptions untouched;
-    OptionTable table("", "");
-    bind(table, untouched);
-    return table.to_json();
-  }();
+  static const RunOptions untouched;
+  static const nlohmann::ordered_json settings = settings_of(untouched);
   return settings;
 }
 

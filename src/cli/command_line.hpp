@@ -14,6 +14,9 @@ std::string shell_quoted(const std::string& word);
 /// the order of the help text, for a POSIX shell.
 std::string command_line(RunOptions options);
 
+/// Every option by its flag.
+nlohmann::ordered_json settings_of(RunOptions options);
+
 /// Every option by its flag, as it stands where nothing is given: what a flag meant before there was one.
 const nlohmann::ordered_json& default_settings();
 

@@ -1,6 +1,5 @@
 #include <filesystem>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
@@ -11,6 +10,7 @@
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/data/shapes_drawing.hpp"
 #include "clip_lora/io/atomic_file.hpp"
+#include "command_line.hpp"
 
 // apps/demo_clip.safetensors; made by clip_lora_embed() in this room's CMakeLists.txt.
 extern "C" {
@@ -53,32 +53,6 @@ RunOptions run_options(const DemoOptions& demo) {
   options.output.save_path = (out / "results").string();
   options.compute.device = demo.device;
   return options;
-}
-
-nlohmann::ordered_json as_json(RunOptions options) {
-  OptionTable table("", "");
-  bind(table, options);
-  return table.to_json();
-}
-
-std::string as_words(const nlohmann::ordered_json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (!value.is_array()) return value.dump();
-  std::string words;
-  for (const auto& word : value) words += (words.empty() ? "" : " ") + as_words(word);
-  return words;
-}
-
-/// The command that does the same: every option that is not at its default.
-std::string command_line(const RunOptions& options) {
-  const RunOptions untouched;
-  const auto defaults = as_json(untouched);
-  const auto given = as_json(options);
-  std::string command = "clip_lora";
-  for (const auto& [name, value] : given.items()) {
-    if (value != defaults.at(name)) command += " --" + name + " " + as_words(value);
-  }
-  return command;
 }
 
 void write_checkpoint(const fs::path& path) {

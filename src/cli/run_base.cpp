@@ -4,7 +4,6 @@
 
 #include <iostream>
 
-#include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/core/memory.hpp"
 #include "clip_lora/core/version.hpp"
@@ -174,7 +173,7 @@ void RunBase::save_adapter(const lora::Adapter& adapter) {
   const bool is_authors = saved_format_ == lora::AdapterFormat::kAuthors;
   fs::remove(saved_path(is_authors ? lora::AdapterFormat::kSafetensors : lora::AdapterFormat::kAuthors));
   adapter_saved_ = true;
-  io::write_atomically(folder_ / "config.json", io::json_text(settings(), 2) + "\n");
+  io::write_atomically(folder_ / "config.json", io::json_text(settings_of(options_), 2) + "\n");
 }
 
 void RunBase::announce_saving() const {
@@ -198,7 +197,7 @@ void RunBase::add_circumstances(nlohmann::ordered_json& results) {
   results["adapter"] = adapter_path().string();
   results["fingerprint"] = model_.fingerprint;
   results["warnings"] = warnings_;
-  results["settings"] = settings();
+  results["settings"] = settings_of(options_);
   results["templates"] = templates_;
   results["class_names"] = data_.dataset.class_names;
 }
@@ -211,12 +210,6 @@ void RunBase::write_results(const nlohmann::ordered_json& results) {
   const double megabytes = static_cast<double>(fs::file_size(adapter_path())) / 1e6;
   out_ << "saved      " << folder_.string() << "/   " << adapter_path().filename().string() << " "
        << fixed(megabytes, 1) << " MB   " << duration(stopwatch_.seconds()) << " in all" << std::endl;
-}
-
-nlohmann::ordered_json RunBase::settings() {
-  OptionTable table("", "");
-  bind(table, options_);
-  return table.to_json();
 }
 
 std::string RunBase::what_was_kept() const {

@@ -140,7 +140,6 @@ class RunBase {
   void print_header(const std::string& pictures);
   void print_left_out();
   std::shared_ptr<data::EvaluationViews> make_views(const Seen& images) const;
-  nlohmann::ordered_json settings();
   std::string what_was_kept() const;
 
   TrainingFiles training_files_;

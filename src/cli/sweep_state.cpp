@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
-#include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/json_text.hpp"
 #include "command_line.hpp"
@@ -30,12 +29,6 @@ constexpr std::array kOfAdapters = {
 template <typename Names>
 bool is_among(const Names& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-ordered_json settings_of(RunOptions options) {
-  OptionTable table("", "");
-  bind(table, options);
-  return table.to_json();
 }
 
 /// "--r is 4, and was 2", of all flags that matter; empty: none differs. A flag that an older version did not

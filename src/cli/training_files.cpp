@@ -8,7 +8,6 @@
 #include <string_view>
 #include <utility>
 
-#include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/log.hpp"
@@ -79,12 +78,10 @@ void require_settings(const train::TrainingSettings& saved, const train::Trainin
 
 }  // namespace
 
-train::TrainingSettings training_settings(RunOptions options, const lora::AdapterContext& context,
+train::TrainingSettings training_settings(const RunOptions& options, const lora::AdapterContext& context,
                                           at::ScalarType precision, const RunData& data) {
-  OptionTable table("", "");
-  bind(table, options);
   train::TrainingSettings settings;
-  const auto flags = table.to_json();
+  const auto flags = settings_of(options);
   for (const auto& [name, value] : flags.items()) {
     if (is_told_otherwise(name)) continue;
     settings["--" + name] = text_of(value);

@@ -37,7 +37,7 @@ struct TrainingFiles {
 
 /// Everything that decides which adapter a training ends with: flags, in the words of --print_config, and
 /// what was found on the disk. `context`: see lora::AdapterContext.
-train::TrainingSettings training_settings(RunOptions options, const lora::AdapterContext& context,
+train::TrainingSettings training_settings(const RunOptions& options, const lora::AdapterContext& context,
                                           at::ScalarType precision, const RunData& data);
 
 /// The files of a training in `folder`, and with --resume the checkpoint there. Warns of one that is not gone
