@@ -27,11 +27,27 @@ GROUPS = {
 TOWERS = ["images", "vision", "text", "head"]
 
 
+@dataclass(frozen=True)
+class Case:
+    """What was timed, the same for clip_lora and PyTorch: an iteration of training ("step"), or encoding images."""
+
+    what: str
+    backbone: str
+    batch: int
+    method: str | None = None
+    loss: str | None = None
+    classes: int | None = None
+
+
+def step(backbone, classes, method="lora", loss="ce", batch=32):
+    return Case("step", backbone, int(batch), method, loss, int(classes))
+
+
 @dataclass
 class Run:
-    """One timing. `key`: what was timed, the same for clip_lora and PyTorch."""
+    """One timing."""
 
-    key: tuple
+    case: Case
     median_ms: float
     lower_ms: float
     upper_ms: float
@@ -41,10 +57,15 @@ class Run:
     limit_gib: str = ""
 
 
-def key_of_benchmark(name):
-    """"step/ViT-B_16/classes:10/iterations:1/manual_time" to ("step", "ViT-B/16", 10)."""
-    what, backbone, parameter = name.split("/")[:3]
-    return what, backbone.replace("_", "/"), int(parameter.split(":")[1])
+def case_of_benchmark(name):
+    """"step/ViT-B_16/method:r_adapter/loss:mpm_nce/batch:512/classes:10/…"; without a method LoRA's as published."""
+    what, backbone, *rest = name.split("/")
+    backbone = backbone.replace("_", "/")
+    named = dict(part.split(":") for part in rest if ":" in part)
+    parameters = {key: named[key] for key in ("classes", "method", "loss", "batch") if key in named}
+    if what == "step":
+        return step(backbone, **parameters)
+    return Case(what, backbone, int(parameters["batch"]))
 
 
 def read_ours(document):
@@ -58,18 +79,18 @@ def read_ours(document):
         times = (entry[f"{name}_ms"] for name in ("median", "lower_quartile", "upper_quartile"))
         memory = (entry["peak_memory_gib"], entry["reserved_memory_gib"])
         limit = context.get("memory_limit_gib", "")
-        runs.append(Run(key_of_benchmark(entry["name"]), *times, *memory, context["precision"], limit))
+        runs.append(Run(case_of_benchmark(entry["name"]), *times, *memory, context["precision"], limit))
     return runs, errors
 
 
 def read_baseline(line):
     entry = json.loads(line)
     if entry["what"] == "encode":
-        key = ("evaluation", entry["backbone"], entry["batch_size"])
+        case = Case("evaluation", entry["backbone"], entry["batch_size"])
     else:
-        key = ("step", entry["backbone"], entry["classes"])
+        case = step(*(entry[key] for key in ("backbone", "classes", "method", "loss", "batch_size")))
     times = (entry[f"{name}_ms"] for name in ("median", "lower_quartile", "upper_quartile"))
-    return Run(key, *times, entry["peak_memory_gib"], entry["reserved_memory_gib"], entry["precision"])
+    return Run(case, *times, entry["peak_memory_gib"], entry["reserved_memory_gib"], entry["precision"])
 
 
 @dataclass
@@ -122,33 +143,33 @@ def table(header, rows):
     return "\n".join([row(header), row(["---"] * len(header)), *map(row, rows)])
 
 
-def label(key):
-    what, backbone, parameter = key
-    if what == "step":
-        return f"{backbone}, {parameter:,} classes"
-    return f"{backbone}, encoding {parameter} images"
+def label(case):
+    if case.what == "step":
+        return f"{case.backbone}, {case.method} by {case.loss}, {case.classes:,} classes, batch {case.batch}"
+    return f"{case.backbone}, encoding {case.batch} images"
 
 
-def throughput(key, figure):
-    return f", {1e3 * key[2] / figure.ms:,.0f} images/s" if key[0] == "evaluation" and figure else ""
+def throughput(case, figure):
+    unit = {"mpm_nce": "pairs", None: "images"}.get(case.loss)
+    return f", {1e3 * case.batch / figure.ms:,.0f} {unit}/s" if unit and figure else ""
 
 
 def comparison(ours, baseline):
     """One row for each thing that either side was timed on, in the order of the runs."""
     rows = []
-    for key in dict.fromkeys(run.key for run in ours + baseline):
-        mine = summarise([run for run in ours if run.key == key])
-        theirs = summarise([run for run in baseline if run.key == key])
+    for case in dict.fromkeys(run.case for run in ours + baseline):
+        mine = summarise([run for run in ours if run.case == case])
+        theirs = summarise([run for run in baseline if run.case == case])
         ratio = f"{theirs.ms / mine.ms:.1f}×" if mine and theirs else "–"
-        times = [time_cell(figure) + throughput(key, figure) for figure in (mine, theirs)]
-        rows.append([label(key), *times, ratio, memory_cell(mine), memory_cell(theirs)])
+        times = [time_cell(figure) + throughput(case, figure) for figure in (mine, theirs)]
+        rows.append([label(case), *times, ratio, memory_cell(mine), memory_cell(theirs)])
     header = ["", "clip_lora, ms", "PyTorch, ms", "ratio", "clip_lora, GiB", "PyTorch, GiB"]
     return table(header, rows)
 
 
 def limits(ours):
     rows = [
-        [label(run.key), run.limit_gib, time_cell(summarise([run])), memory_cell(summarise([run]))]
+        [label(run.case), run.limit_gib, time_cell(summarise([run])), memory_cell(summarise([run]))]
         for run in ours
     ]
     return table(["", "held to, GiB", "ms", "GiB"], rows)
@@ -186,9 +207,7 @@ def breakdown(by_classes, ours):
         for tower, group in order
     ]
     rows.append(["sum of the parts", *(f"{sum(by_classes[count].values()):.3f}" for count in counts)])
-    measured = [
-        summarise([run for run in ours if run.key == ("step", "ViT-B/16", count)]) for count in counts
-    ]
+    measured = [summarise([run for run in ours if run.case == step("ViT-B/16", count)]) for count in counts]
     rows.append(["iteration, measured", *(f"{figure.ms:.3f}" if figure else "–" for figure in measured)])
     return table(["ViT-B/16, ms per iteration", *(f"{count:,} classes" for count in counts)], rows)
 
@@ -222,7 +241,7 @@ def document_of(folder):
     precision = ", ".join(dict.fromkeys(run.precision for run in ours + baseline))
     parts = [
         (folder / "machine.txt").read_text(encoding="utf-8").strip(),
-        f"Training iterations (32 images, rank 2) and encoding for evaluation in {precision}: time with quartiles, "
+        f"Training iterations (LoRA of rank 2) and encoding for evaluation in {precision}: time with quartiles, "
         "and peak memory as tensors took it / as the allocator held it.",
         comparison(free, baseline),
     ]

@@ -29,7 +29,7 @@ def timed(name, median, **more):
     return {"name": name, "median_ms": median, "mean_ms": median, **quartiles, **memory, **more}
 
 
-def baseline(classes, median, mean, what="step", batch=32):
+def baseline(classes, median, mean, what="step", batch=32, method="lora", loss="ce"):
     times = {
         "median_ms": median,
         "mean_ms": mean,
@@ -38,7 +38,7 @@ def baseline(classes, median, mean, what="step", batch=32):
     }
     memory = {"peak_memory_gib": 21.4, "reserved_memory_gib": 30.0}
     of = {"what": what, "backbone": "ViT-B/16", "classes": classes, "batch_size": batch, "precision": "fp16"}
-    return of | times | memory
+    return of | {"method": method, "loss": loss} | times | memory
 
 
 class BenchmarkTableTest(unittest.TestCase):
@@ -71,9 +71,9 @@ class BenchmarkTableTest(unittest.TestCase):
         self.add_json(timed("step/ViT-B_16/classes:1000/iterations:1/manual_time", 8.0, mean_ms=10.0))
         self.add_baseline(baseline(1000, median=210.0, mean=200.0))
         self.assertEqual(
-            self.row("ViT-B/16, 1,000 classes"),
+            self.row("ViT-B/16, lora by ce, 1,000 classes, batch 32"),
             [
-                "ViT-B/16, 1,000 classes",
+                "ViT-B/16, lora by ce, 1,000 classes, batch 32",
                 "8.00 (7.20–8.80)",
                 "210 (105–420)",
                 "26.2×",
@@ -86,8 +86,27 @@ class BenchmarkTableTest(unittest.TestCase):
         for median in (4.0, 6.0, 5.0):
             self.add_json(timed("step/ViT-B_16/classes:10/iterations:1/manual_time", median))
         self.add_baseline(baseline(10, 60.0, 60.0), baseline(10, 40.0, 40.0))
-        row = self.row("ViT-B/16, 10 classes")
+        row = self.row("ViT-B/16, lora by ce, 10 classes, batch 32")
         self.assertEqual(row[1:4], ["5.00 (3.60–6.60)", "50.0 (20.0–120)", "10.0×"])
+
+    def test_methods_losses_and_batches_are_rows_of_their_own(self):
+        self.add_json(
+            timed("step/ViT-B_16/classes:10/iterations:1/manual_time", 4.0),
+            timed("step/ViT-B_16/method:r_adapter/loss:mpm_nce/classes:10/iterations:1/manual_time", 8.0),
+            timed("step/ViT-B_16/method:r_adapter/loss:mpm_nce/batch:512/classes:10/manual_time", 100.0),
+        )
+        self.add_baseline(
+            baseline(10, 40.0, 40.0),
+            baseline(10, 60.0, 60.0, method="r_adapter", loss="mpm_nce"),
+            baseline(10, 50.0, 50.0, method="r_adapter", loss="ce"),
+            baseline(10, 500.0, 500.0, method="r_adapter", loss="mpm_nce", batch=512),
+        )
+        self.assertEqual(self.row("ViT-B/16, lora by ce, 10 classes, batch 32")[3], "10.0×")
+        self.assertEqual(self.row("ViT-B/16, r_adapter by mpm_nce, 10 classes, batch 32")[3], "7.5×")
+        self.assertEqual(self.row("ViT-B/16, r_adapter by ce, 10 classes, batch 32")[1], "–")
+        large = self.row("ViT-B/16, r_adapter by mpm_nce, 10 classes, batch 512")
+        self.assertEqual(large[3], "5.0×")
+        self.assertIn("5,120 pairs/s", large[1])
 
     def test_encoding_has_images_per_second(self):
         self.add_json(timed("evaluation/ViT-B_16/batch:256/iterations:1/manual_time", 16.0))
@@ -98,7 +117,7 @@ class BenchmarkTableTest(unittest.TestCase):
 
     def test_a_side_that_is_missing_is_a_dash(self):
         self.add_json(timed("step/ViT-L_14/classes:100/iterations:1/manual_time", 20.0))
-        self.assertEqual(self.row("ViT-L/14, 100 classes")[2:], ["–", "–", "2.00 / 2.50", "–"])
+        self.assertEqual(self.row("ViT-L/14, lora by ce, 100 classes, batch 32")[2:], ["–", "–", "2.00 / 2.50", "–"])
 
     def test_breakdown_adds_up_calls(self):
         self.add_json(timed("step/ViT-B_16/classes:10/iterations:1/manual_time", 5.0))
@@ -117,7 +136,8 @@ class BenchmarkTableTest(unittest.TestCase):
         name = "step/ViT-B_16/classes:1000/iterations:1/manual_time"
         self.add_json(timed(name, 8.0))
         self.add_json(timed(name, 9.0), memory_limit_gib="8")
-        lines = [line for line in self.lines() if line.startswith("| ViT-B/16, 1,000 classes")]
+        label = "| ViT-B/16, lora by ce, 1,000 classes, batch 32"
+        lines = [line for line in self.lines() if line.startswith(label)]
         self.assertEqual(len(lines), 2)
         self.assertIn("| 8 | 9.00", lines[1])
 
@@ -130,7 +150,7 @@ class BenchmarkTableTest(unittest.TestCase):
         self.add_json({"name": name, "error_occurred": True, "error_message": "out of memory"})
         self.add_baseline(baseline(1000, 200.0, 200.0))
         self.assertIn(f"- {name}: out of memory", self.lines())
-        self.assertEqual(self.row("ViT-B/16, 1,000 classes")[1], "–")
+        self.assertEqual(self.row("ViT-B/16, lora by ce, 1,000 classes, batch 32")[1], "–")
 
 
 if __name__ == "__main__":
