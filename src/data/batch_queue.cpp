@@ -30,7 +30,7 @@ BatchQueue::BatchQueue(int batch_size, int workers)
 
 void BatchQueue::begin(Batch batch, const WriteRow& write_row) {
   const at::Tensor pixels = batch.pixels;
-  const auto rows = static_cast<std::size_t>(batch.labels.numel());
+  const auto rows = static_cast<std::size_t>(pixels.size(0));
   InWork work{std::move(batch), {}};
   const auto shared_write_row = std::make_shared<const WriteRow>(write_row);
   const std::size_t step = rows_of_a_task(rows, pool_.workers());
@@ -45,14 +45,14 @@ void BatchQueue::begin(Batch batch, const WriteRow& write_row) {
       }
     }));
   }
-  pictures_ += rows;
+  pictures_ += std::max<std::size_t>(rows, 1);
   in_work_.push_back(std::move(work));
 }
 
 Batch BatchQueue::take() {
   InWork oldest = std::move(in_work_.front());
   in_work_.pop_front();
-  pictures_ -= static_cast<std::size_t>(oldest.batch.labels.numel());
+  pictures_ -= static_cast<std::size_t>(std::max<std::int64_t>(oldest.batch.pixels.size(0), 1));
   for (auto& task : oldest.tasks) task.get();
   return oldest.batch;
 }

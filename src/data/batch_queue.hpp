@@ -41,7 +41,7 @@ class BatchQueue {
   };
 
   std::size_t wanted_pictures_;
-  std::size_t pictures_ = 0;  // begun and not taken
+  std::size_t pictures_ = 0;  // begun and not taken; a batch without any counts for one
   std::deque<InWork> in_work_;
   WorkerPool pool_;
 };

@@ -21,6 +21,12 @@ std::vector<std::string> benchmark_names() {
   return names;
 }
 
+std::vector<std::string> published_benchmark_names() {
+  std::vector<std::string> names = benchmark_names();
+  std::erase(names, "shapes");
+  return names;
+}
+
 const Benchmark* find_benchmark(const std::string& name) {
   for (const Benchmark& benchmark : benchmarks()) {
     const auto& aliases = benchmark.aliases;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "clip_lora/core/log.hpp"
+#include "clip_lora/core/share.hpp"
 #include "decoded_pictures.hpp"
 #include "training_order.hpp"
 
@@ -34,6 +35,8 @@ class TrainingDraws::Impl {
         pictures_(std::move(pictures)),
         preprocessing_(preprocessing),
         augmentation_(options.augmentation),
+        process_(options.process),
+        processes_(options.processes),
         order_(items_.size(), options.batch_size, options.seed) {
     pictures_.decode(options.device, preprocessing.orientation, options.workers);
     order_.skip(options.skipped_batches);
@@ -42,13 +45,18 @@ class TrainingDraws::Impl {
   DrawnBatch next() {
     DrawnBatch batch;
     batch.first_sample = order_.samples();
-    for (const TrainingDraw& draw : order_.next()) {
+    const std::vector<TrainingDraw> draws = order_.next();
+    for (const TrainingDraw& draw : draws) {
+      batch.items.push_back(static_cast<std::int64_t>(draw.item));
+      batch.labels.push_back(items_[draw.item].label);
+    }
+    const auto [first, count] = share_of(std::ssize(draws), process_, processes_);
+    for (std::int64_t row = first; row < first + count; ++row) {
+      const TrainingDraw& draw = draws[static_cast<std::size_t>(row)];
       const DecodedPictures::Picture& picture = pictures_.of_item(draw.item);
       std::mt19937_64 generator(draw.view_seed);
       const auto view =
           image::draw_training_view(picture.size.height, picture.size.width, generator, augmentation_);
-      batch.items.push_back(static_cast<std::int64_t>(draw.item));
-      batch.labels.push_back(items_[draw.item].label);
       batch.requests.push_back(make_request(picture, view));
     }
     return batch;
@@ -63,6 +71,8 @@ class TrainingDraws::Impl {
   DecodedPictures pictures_;
   image::Preprocessing preprocessing_;
   image::Augmentation augmentation_;
+  int process_;
+  int processes_;
   TrainingOrder order_;
 };
 

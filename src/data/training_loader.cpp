@@ -4,6 +4,7 @@
 
 #include "batch_queue.hpp"
 #include "clip_lora/core/memory.hpp"
+#include "clip_lora/core/share.hpp"
 #include "clip_lora/data/loader.hpp"
 #include "picture_store.hpp"
 #include "training_order.hpp"
@@ -24,8 +25,10 @@ class TrainingLoader::Impl {
       : preprocessing_(preprocessing),
         augmentation_(options.augmentation),
         pictures_(std::move(items), preprocessing.orientation, budget_bytes(options), options.workers),
+        process_(options.process),
+        processes_(options.processes),
         order_(pictures_.items().size(), options.batch_size, options.seed),
-        queue_(options.batch_size, options.workers) {
+        queue_(static_cast<int>(largest_share(options.batch_size, options.processes)), options.workers) {
     order_.skip(options.skipped_batches);
     begin_batches();
   }
@@ -49,6 +52,8 @@ class TrainingLoader::Impl {
   image::Preprocessing preprocessing_;
   image::Augmentation augmentation_;
   PictureStore pictures_;
+  int process_;
+  int processes_;
   TrainingOrder order_;
   BatchQueue queue_;  // the last: its threads look at the other members
 };
@@ -62,10 +67,12 @@ void TrainingLoader::Impl::begin_batch() {
     labels.push_back(pictures_.items()[draw.item].label);
     items.push_back(static_cast<std::int64_t>(draw.item));
   }
-  Batch batch = {empty_pixels(draws.size(), preprocessing_.size_px), label_tensor(labels), std::move(items),
-                 first_sample};
-  queue_.begin(std::move(batch), [this, draws = std::move(draws)](std::size_t row, std::uint8_t* out) {
-    write_view(draws[row], out);
+  const Share own = share_of(std::ssize(draws), process_, processes_);
+  Batch batch = {empty_pixels(static_cast<std::size_t>(own.count), preprocessing_.size_px),
+                 label_tensor(labels), std::move(items), first_sample};
+  const auto first = static_cast<std::size_t>(own.first);
+  queue_.begin(std::move(batch), [this, first, draws = std::move(draws)](std::size_t row, std::uint8_t* out) {
+    write_view(draws[first + row], out);
   });
 }
 

@@ -34,7 +34,7 @@ at::Tensor embed_tokens(const model::Clip& clip, const at::Tensor& ids, const st
 }
 
 /// Position and number of each row of a part whose first sequence is place.sequences.
-void set_rows(Place& place, const std::vector<std::int64_t>& own_lengths, std::int64_t prefix,
+void set_rows(PlaceInBatch& place, const std::vector<std::int64_t>& own_lengths, std::int64_t prefix,
               at::Device device) {
   std::vector<std::int64_t> positions, numbers(static_cast<std::size_t>(prefix), 0);
   for (std::int64_t i = 0; i < prefix; ++i) positions.push_back(i);
@@ -48,6 +48,12 @@ void set_rows(Place& place, const std::vector<std::int64_t>& own_lengths, std::i
 }
 
 }  // namespace
+
+std::int64_t rows_of(const std::vector<Chunk>& chunks) {
+  std::int64_t rows = 0;
+  for (const auto& chunk : chunks) rows += chunk.packing.rows;
+  return rows;
+}
 
 FeatureTower::FeatureTower(const Tower& tower, const model::LayerNorm& norm, double epsilon,
                            const at::Tensor& projection)
@@ -124,18 +130,19 @@ FeatureTower vision_tower(const model::Clip& clip, const Updates* updates) {
 }
 
 std::vector<Chunk> pack(const model::Clip& clip, const model::Prompts& prompts, bool share_prefix,
-                        std::int64_t rows_per_chunk) {
+                        std::int64_t rows_per_chunk, const std::optional<Share>& own) {
   const at::Tensor ids = prompts.ids.cpu(), eot = prompts.eot.cpu();  // [C, L], [C]
   const std::int64_t prefix = share_prefix ? common_prefix(ids, eot) : 0;
   const std::vector<std::int64_t> ends(eot.const_data_ptr<std::int64_t>(),
                                        eot.const_data_ptr<std::int64_t>() + eot.numel());
   std::vector<Chunk> chunks;
-  Place place;
-  const auto count = static_cast<std::int64_t>(ends.size());
-  while (place.sequences < count) {
+  const auto [first, count] = own.value_or(Share{0, static_cast<std::int64_t>(ends.size())});
+  PlaceInBatch place = {.rows = 0, .sequences = first};
+  for (std::int64_t i = 0; i < first; ++i) place.rows += ends[static_cast<std::size_t>(i)] + 1 - prefix;
+  while (place.sequences < first + count) {
     std::vector<std::int64_t> own_lengths;
     std::int64_t own_rows = 0;
-    for (std::int64_t i = place.sequences; i < count; ++i) {
+    for (std::int64_t i = place.sequences; i < first + count; ++i) {
       const std::int64_t length = ends[static_cast<std::size_t>(i)] + 1 - prefix;
       if (!own_lengths.empty() && own_rows + length > rows_per_chunk) break;
       own_lengths.push_back(length);
@@ -150,12 +157,13 @@ std::vector<Chunk> pack(const model::Clip& clip, const model::Prompts& prompts, 
   return chunks;
 }
 
-std::vector<Chunk> image_chunks(const model::Clip& clip, std::int64_t count, std::int64_t images_per_chunk) {
+std::vector<Chunk> image_chunks(const model::Clip& clip, std::int64_t count, std::int64_t images_per_chunk,
+                                std::int64_t first) {
   const std::int64_t length = clip->visual->positional_embedding.size(0);  // grid² + 1
   std::vector<Chunk> chunks;
-  for (std::int64_t first = 0; first < count; first += images_per_chunk) {
-    const std::int64_t images = std::min(images_per_chunk, count - first);
-    Place place = {.rows = first * length, .sequences = first};
+  for (std::int64_t done = 0; done < count; done += images_per_chunk) {
+    const std::int64_t images = std::min(images_per_chunk, count - done);
+    PlaceInBatch place = {.rows = (first + done) * length, .sequences = first + done};
     set_rows(place, std::vector<std::int64_t>(static_cast<std::size_t>(images), length), 0, clip->device());
     chunks.push_back({ops::pack_images(images, length, clip->device()), place, {}});
   }

@@ -3,8 +3,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "clip_lora/core/share.hpp"
 #include "clip_lora/lora/adapter.hpp"
 #include "clip_lora/model/clip.hpp"
 #include "tower.hpp"
@@ -14,9 +16,12 @@ namespace clip_lora::engine {
 /// A part of a batch that goes through a tower at once.
 struct Chunk {
   ops::Packing packing;
-  Place place;
+  PlaceInBatch place;
   at::Tensor rows;  ///< [T, D], embedded
 };
+
+/// Of all chunks.
+std::int64_t rows_of(const std::vector<Chunk>& chunks);
 
 /// A tower with the norm and the projection behind it, which are computed in float32, since they see few
 /// rows: from embedded rows to features, and back to the updates' gradients. A batch of several chunks is
@@ -86,12 +91,15 @@ class AutogradTower {
 
 /// Prompts without what no result depends on: every token after an end token, and all but one copy of what
 /// all prompts begin with. In chunks of up to `rows_per_chunk` own rows (at least one prompt), each with the
-/// prefix in front. prompts: on any device; chunks: on the model's, embedded.
+/// prefix in front. prompts: on any device; chunks: on the model's, embedded. `own`: the prompts that are
+/// packed, in their places among all; nothing: all.
 std::vector<Chunk> pack(const model::Clip& clip, const model::Prompts& prompts, bool share_prefix,
-                        std::int64_t rows_per_chunk);
+                        std::int64_t rows_per_chunk, const std::optional<Share>& own = std::nullopt);
 
-/// Chunks of up to `images_per_chunk` pictures, `count` in all, without rows yet.
-std::vector<Chunk> image_chunks(const model::Clip& clip, std::int64_t count, std::int64_t images_per_chunk);
+/// Chunks of up to `images_per_chunk` pictures, `count` in all, without rows yet. The first of them is
+/// picture `first` of the whole batch.
+std::vector<Chunk> image_chunks(const model::Clip& clip, std::int64_t count, std::int64_t images_per_chunk,
+                                std::int64_t first = 0);
 
 /// What is added to the embedded patches of B pictures: the class embedding in the class tokens' rows, and
 /// everywhere the positional one. [B · L, D].

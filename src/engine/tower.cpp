@@ -45,7 +45,7 @@ struct Tower::Block {
   ops::LayerNormWeights ln_1, ln_2;
   ops::DownProjection down_in, down_out;  // without columns where nothing is updated
   const ops::Packing& packing;
-  const Place& place;
+  const PlaceInBatch& place;
   const SideStream& side;
   bool at_ends = false;  // behind the last block's attention only the rows packing.ends are left
   bool add = false;      // backward: gradients are added to
@@ -263,7 +263,7 @@ std::int64_t Tower::tape_bytes(std::int64_t rows, std::int64_t element_bytes) co
   return ((layers() - first_updated_) * values + temporaries) * rows * element_bytes;
 }
 
-Tower::Block Tower::block(std::int64_t index, const Place& place, const ops::Packing& packing) const {
+Tower::Block Tower::block(std::int64_t index, const PlaceInBatch& place, const ops::Packing& packing) const {
   auto& weights = transformer_->block(index);
   const double epsilon = architecture_.layer_norm_epsilon;
   const bool is_quick = architecture_.activation == model::Activation::kQuickGelu;
@@ -290,7 +290,7 @@ Tower::Block Tower::block(std::int64_t index, const Place& place, const ops::Pac
 
 at::Tensor Tower::run_frozen(at::Tensor x, std::int64_t end, const ops::Packing& packing) const {
   TORCH_CHECK(end < layers(), "the last block gives the ends alone");
-  const Place anywhere;
+  const PlaceInBatch anywhere;
   for (std::int64_t i = 0; i < end; ++i) {
     BlockTape unused;
     const Block frozen = block(i, anywhere, packing);
@@ -299,8 +299,8 @@ at::Tensor Tower::run_frozen(at::Tensor x, std::int64_t end, const ops::Packing&
   return x;
 }
 
-at::Tensor Tower::forward(at::Tensor x, std::int64_t begin, const ops::Packing& packing, const Place& place,
-                          std::vector<BlockTape>* tape) const {
+at::Tensor Tower::forward(at::Tensor x, std::int64_t begin, const ops::Packing& packing,
+                          const PlaceInBatch& place, std::vector<BlockTape>* tape) const {
   for (std::int64_t i = begin; i < layers(); ++i) {
     BlockTape entry;
     const Block current = block(i, place, packing);
@@ -313,8 +313,8 @@ at::Tensor Tower::forward(at::Tensor x, std::int64_t begin, const ops::Packing& 
   return x;
 }
 
-void Tower::backward(at::Tensor d_ends, std::int64_t begin, const ops::Packing& packing, const Place& place,
-                     std::vector<BlockTape>& tape, bool add) const {
+void Tower::backward(at::Tensor d_ends, std::int64_t begin, const ops::Packing& packing,
+                     const PlaceInBatch& place, std::vector<BlockTape>& tape, bool add) const {
   at::Tensor d_rows = std::move(d_ends);
   for (std::int64_t i = layers() - 1; i >= begin; --i) {
     const BlockTape entry = std::move(tape.back());

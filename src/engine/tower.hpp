@@ -39,7 +39,7 @@ struct BlockTape {
 
 /// Which part of a batch a pass sees. Its rows draw the dropout masks that they would draw in the whole
 /// batch.
-struct Place {
+struct PlaceInBatch {
   std::int64_t rows = 0;       ///< own rows of sequences before the first one of this part
   std::int64_t sequences = 0;  ///< sequences before it
   /// Of each row of this part, [T] int64: its position in its sequence, and the number of its sequence in the
@@ -67,16 +67,16 @@ class Tower {
   at::Tensor run_frozen(at::Tensor x, std::int64_t end, const ops::Packing& packing) const;
   /// Blocks `begin` … to the last; returns the rows packing.ends, [N, D]. `tape` gets an entry for each
   /// block, or is null.
-  at::Tensor forward(at::Tensor x, std::int64_t begin, const ops::Packing& packing, const Place& place,
+  at::Tensor forward(at::Tensor x, std::int64_t begin, const ops::Packing& packing, const PlaceInBatch& place,
                      std::vector<BlockTape>* tape) const;
   /// From the gradient of forward's result to the updates' gradients, which are set, or added to. Empties the
   /// tape. What nothing waits for, the gradients of B's and the sums of parts, is computed beside the rest.
-  void backward(at::Tensor d_ends, std::int64_t begin, const ops::Packing& packing, const Place& place,
+  void backward(at::Tensor d_ends, std::int64_t begin, const ops::Packing& packing, const PlaceInBatch& place,
                 std::vector<BlockTape>& tape, bool add) const;
 
  private:
   struct Block;
-  Block block(std::int64_t index, const Place& place, const ops::Packing& packing) const;
+  Block block(std::int64_t index, const PlaceInBatch& place, const ops::Packing& packing) const;
 
   mutable model::Transformer transformer_;
   model::TowerArchitecture architecture_;

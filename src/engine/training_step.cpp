@@ -4,22 +4,22 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <map>
-#include <sstream>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "batch_loss.hpp"
+#include "batch_texts.hpp"
 #include "clip_lora/core/device.hpp"
-#include "clip_lora/core/errors.hpp"
 #include "clip_lora/engine/encoders.hpp"
+#include "clip_lora/engine/process_group.hpp"
 #include "clip_lora/ops/adamw.hpp"
-#include "clip_lora/ops/classification.hpp"
-#include "clip_lora/ops/contrastive.hpp"
 #include "clip_lora/ops/patches.hpp"
 #include "features.hpp"
+#include "parts.hpp"
 #include "replay.hpp"
+#include "training_state.hpp"
 #include "updates.hpp"
 
 namespace clip_lora::engine {
@@ -32,31 +32,6 @@ constexpr std::int64_t kEverything = std::int64_t{1} << 40;
 /// Where a measurement stands.
 enum Measured { kLoss, kGradientNorm, kLossScale };
 
-/// Throws CheckpointError unless `state` has `expected`'s names, shapes and types.
-void require_same_form(const io::StateDict& state, const io::StateDict& expected) {
-  const auto form = [](const at::Tensor& tensor) {
-    std::ostringstream text;
-    text << tensor.scalar_type() << " " << tensor.sizes();
-    return text.str();
-  };
-  for (const auto& [name, tensor] : expected) {
-    const auto found = state.find(name);
-    const std::string got = found == state.end() ? "nothing" : form(found->second);
-    if (got != form(tensor)) {
-      throw CheckpointError("training state: '" + name + "' is " + got + ", expected " + form(tensor));
-    }
-  }
-  for (const auto& [name, tensor] : state) {
-    if (!expected.contains(name)) throw CheckpointError("training state: unexpected tensor '" + name + "'");
-  }
-}
-
-std::int64_t rows_of(const std::vector<Chunk>& chunks) {
-  std::int64_t rows = 0;
-  for (const auto& chunk : chunks) rows += chunk.packing.rows;
-  return rows;
-}
-
 }  // namespace
 
 class TrainingStep::Impl {
@@ -64,14 +39,14 @@ class TrainingStep::Impl {
   Impl(model::Clip clip, const lora::Adapter& adapter, const model::Prompts& prompts,
        const TrainingStepOptions& options)
       : clip_(std::move(clip)),
-        options_(options),
+        options_(for_share(options)),
         device_(clip_->device()),
         embed_context_(device_),
         context_(device_),
         side_(device_),
         dropout_state_(at::tensor({options.dropout_seed, std::int64_t{0}}, at::kLong).to(device_)),
-        updates_(clip_, adapter, dropout_state_, text_rows(prompts, options),
-                 /*vision_rows=*/options.batch_size * rows_per_image()),
+        updates_(clip_, adapter, dropout_state_, text_rows(prompts, options_),
+                 /*vision_rows=*/options_.batch_size * rows_per_image()),
         text_(text_tower(clip_, &updates_)),
         vision_(vision_tower(clip_, &updates_)),
         text_by_autograd_(clip_, adapter, lora::Tower::kText),
@@ -84,6 +59,7 @@ class TrainingStep::Impl {
     if (has_fixed_prompts()) check_options(prompts.ids.size(0));
     optimiser_.parameters = updates_.parameters();
     optimiser_.gradients = updates_.gradients();
+    if (options_.processes != nullptr) options_.processes->broadcast(optimiser_.parameters);
     optimiser_.first_moments = at::zeros_like(optimiser_.parameters);
     optimiser_.second_moments = at::zeros_like(optimiser_.parameters);
     optimiser_.counters = at::zeros({4}, at::TensorOptions(device_).dtype(at::kDouble));
@@ -103,21 +79,25 @@ class TrainingStep::Impl {
                  bool update) {
     const at::NoGradGuard no_grad;
     TORCH_CHECK(has_fixed_prompts() == (texts == nullptr), "texts of a batch are for the contrastive loss");
-    TORCH_CHECK(labels.dim() == 1 && labels.size(0) == images.size(0), "labels ", labels.sizes(),
+    const Share own = own_share(labels.size(0), options_.processes);
+    TORCH_CHECK(labels.dim() == 1 && own.count == images.size(0), "labels ", labels.sizes(),
                 " do not fit images ", images.sizes());
-    Batch& batch = batch_for(images, labels, update);
+    TORCH_CHECK(texts == nullptr || texts->ids.size(0) == labels.size(0), "expected a text for each of ",
+                labels.size(0), " images");
+    const TextRoom room =
+        texts_stay_in_place() ? TextRoom::of(*texts, clip_->architecture().context_length) : TextRoom();
+    Batch& batch = batch_for(images, labels, room, update);
     // What comes from the host waits for nobody: it is embedded beside the iteration before.
     if (images.is_cuda() || labels.is_cuda()) embed_context_.wait_for_current_stream();
     batch.free.wait();  // so the host is never more than a few iterations ahead
     batch.embed->run([&] {
       batch.images.copy_(images, /*non_blocking=*/true);
       batch.labels.copy_(labels, /*non_blocking=*/true);
+      if (batch.texts) batch.texts->fill(*texts);
     });
     context_.wait_for(embed_context_);
-    if (texts != nullptr) {
-      TORCH_CHECK(texts->ids.size(0) == labels.size(0), "expected a text for each of ", labels.size(0),
-                  " images");
-      text_chunks_ = pack(clip_, *texts, /*share_prefix=*/false, text_rows_per_chunk_);
+    if (texts != nullptr && !batch.texts) {
+      text_chunks_ = pack(clip_, *texts, /*share_prefix=*/false, text_rows_per_chunk_, own);
       if (trains_text_ && updates_.are_explicit()) run_frozen_blocks(text_.tower(), text_chunks_);
     }
     context_.wait_for_current_stream();
@@ -163,18 +143,10 @@ class TrainingStep::Impl {
   /// In place, as the graphs know the tensors' addresses.
   void load_state(const io::StateDict& state) {
     const io::StateDict here = changing_tensors();
-    require_same_form(state, here);
-    const double iteration = state.at("counters")[0].item<double>();
-    const double scale = state.at("counters")[2].item<double>();
-    if (!(iteration >= 0.0 && iteration <= static_cast<double>(options_.total_iterations)) ||
-        iteration != std::floor(iteration) || (loss_scaling_.enabled && !(scale > 0.0))) {
-      throw CheckpointError("training state: 'counters' say iteration " + std::to_string(iteration) +
-                            " and loss scale " + std::to_string(scale) + ", expected a whole number up to " +
-                            std::to_string(options_.total_iterations) + " and a positive one");
-    }
+    require_possible_state(state, here, options_.total_iterations, loss_scaling_.enabled);
     const at::NoGradGuard no_grad;
     for (const auto& [name, tensor] : here) tensor.copy_(state.at(name));
-    iteration_ = static_cast<std::int64_t>(iteration);
+    iteration_ = static_cast<std::int64_t>(optimiser_.counters[0].item<double>());
   }
 
   std::int64_t iteration() const { return iteration_; }
@@ -193,12 +165,14 @@ class TrainingStep::Impl {
  private:
   /// The places of a batch of one shape, and what is done with it.
   struct Batch {
-    at::Tensor images;
-    at::Tensor labels;
-    at::Tensor positions;       // see image_positions
-    at::Tensor rows;            // of the images, embedded
-    std::vector<Chunk> chunks;  // without rows
-    Moment free;                // when an iteration was done with them
+    Share own;                          // of this process
+    at::Tensor images;                  // its
+    at::Tensor labels;                  // of the whole batch
+    at::Tensor positions;               // see image_positions
+    at::Tensor rows;                    // of the images, embedded
+    std::vector<Chunk> chunks;          // without rows
+    std::unique_ptr<BatchTexts> texts;  // of the batch, if texts_stay_in_place()
+    Moment free;                        // when an iteration was done with them
     std::unique_ptr<ReplayedWork> embed;
     std::unique_ptr<ReplayedWork> iterate;
   };
@@ -220,6 +194,11 @@ class TrainingStep::Impl {
   }
 
   bool has_fixed_prompts() const { return options_.loss == Loss::kCrossEntropy; }
+  /// Texts of a batch do so if they are encoded at once, all in this process.
+  bool texts_stay_in_place() const {
+    return !has_fixed_prompts() && updates_.are_explicit() && text_parts_ == 1 &&
+           options_.processes == nullptr;
+  }
 
   /// Rows of the text tower at once; with texts of the batch a guess.
   static std::int64_t text_rows(const model::Prompts& prompts, const TrainingStepOptions& options) {
@@ -238,14 +217,17 @@ class TrainingStep::Impl {
   }
 
   void plan(const model::Prompts& prompts);
-  Batch& batch_for(const at::Tensor& images, const at::Tensor& labels, bool update);
-  void prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels, bool update);
+  Batch& batch_for(const at::Tensor& images, const at::Tensor& labels, const TextRoom& room, bool update);
+  void prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels, const TextRoom& room,
+               bool update);
   at::Tensor patches(const at::Tensor& images) const;
   void embed(Batch& batch);
   void compute(const Batch& batch);
+  void compute_share(const Batch& batch);
   ops::ContrastiveLoss loss_of(const at::Tensor& image_features, const at::Tensor& text_features,
                                const Batch& batch);
-  at::Tensor text_features();
+  std::vector<Chunk> text_chunks(const Batch& batch) const;
+  at::Tensor text_features(const std::vector<Chunk>& chunks);
   at::Tensor image_features(const std::vector<Chunk>& chunks);
   void measure_gradients();
 
@@ -274,7 +256,7 @@ class TrainingStep::Impl {
   ops::LossScaling loss_scaling_;
   bool shows_averages_ = false;
   std::int64_t iteration_ = 0;
-  std::map<std::tuple<std::vector<std::int64_t>, at::ScalarType, bool>, Pair>
+  std::map<std::tuple<std::vector<std::int64_t>, at::ScalarType, TextRoom, bool>, Pair>
       batches_;  // the last: they use the others
 };
 
@@ -302,12 +284,9 @@ void TrainingStep::Impl::plan(const model::Prompts& prompts) {
       5 * options_.batch_size * rows_per_image() * clip_->architecture().vision.width * bytes;
   const auto budget = static_cast<std::int64_t>(kUsableMemory * static_cast<double>(free)) - fixed;
   const std::int64_t texts = has_fixed_prompts() ? prompts.ids.size(0) : options_.batch_size;
-  std::int64_t image_parts = 1;
-  while (text_bytes / text_parts_ + vision_bytes / image_parts > budget) {
-    const bool split_text = text_bytes / text_parts_ > vision_bytes / image_parts;
-    if (split_text ? text_parts_ >= texts : image_parts >= options_.batch_size) break;
-    ++(split_text ? text_parts_ : image_parts);
-  }
+  const auto [text_parts, image_parts] =
+      parts_that_fit({text_bytes, texts}, {vision_bytes, options_.batch_size}, budget);
+  text_parts_ = text_parts;
   images_per_chunk_ = (options_.batch_size + image_parts - 1) / image_parts;
   if (text_parts_ > 1) text_rows_per_chunk_ = (text_row_count + text_parts_ - 1) / text_parts_;
   if (!has_fixed_prompts() || !trains_text_) return;
@@ -316,30 +295,40 @@ void TrainingStep::Impl::plan(const model::Prompts& prompts) {
 }
 
 TrainingStep::Impl::Batch& TrainingStep::Impl::batch_for(const at::Tensor& images, const at::Tensor& labels,
-                                                         bool update) {
-  Pair& pair = batches_[{images.sizes().vec(), images.scalar_type(), update}];
+                                                         const TextRoom& room, bool update) {
+  std::vector<std::int64_t> sizes = images.sizes().vec();
+  sizes.push_back(labels.size(0));  // a share may be as large in another batch
+  Pair& pair = batches_[{sizes, images.scalar_type(), room, update}];
   Batch& batch = pair.batches[pair.next++ % pair.batches.size()];
-  if (!batch.iterate) prepare(batch, images, labels, update);
+  if (!batch.iterate) prepare(batch, images, labels, room, update);
   return batch;
 }
 
 void TrainingStep::Impl::prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels,
-                                 bool update) {
+                                 const TextRoom& room, bool update) {
   batch.images = at::empty(images.sizes(), at::TensorOptions(device_).dtype(images.scalar_type()));
   batch.labels = at::empty(labels.sizes(), at::TensorOptions(device_).dtype(at::kLong));
-  const std::int64_t rows = labels.size(0) * rows_per_image();
+  batch.own = own_share(labels.size(0), options_.processes);
+  const std::int64_t rows = batch.own.count * rows_per_image();
   if (!positions_.defined() || positions_.size(0) < rows) {
-    positions_ = image_positions(clip_, std::max(labels.size(0), options_.batch_size));
+    positions_ = image_positions(clip_, std::max(batch.own.count, options_.batch_size));
   }
   batch.positions = positions_.narrow(0, 0, rows);
   batch.rows = at::empty_like(batch.positions);
-  batch.chunks = image_chunks(clip_, labels.size(0), images_per_chunk_);
-  embed_context_.wait_for_current_stream();  // which made the positions
-  batch.embed = std::make_unique<ReplayedWork>(embed_context_, [this, &batch] {
-    const at::NoGradGuard no_grad;
-    embed(batch);
-  });
-  const bool stays_in_place = has_fixed_prompts() && updates_.are_explicit();
+  batch.chunks = image_chunks(clip_, batch.own.count, images_per_chunk_, batch.own.first);
+  if (texts_stay_in_place()) batch.texts = std::make_unique<BatchTexts>(clip_, room);
+  embed_context_.wait_for_current_stream();  // which made the positions and the texts' places
+  const bool has_pictures = batch.own.count > 0;
+  batch.embed = std::make_unique<ReplayedWork>(
+      embed_context_,
+      [this, &batch, has_pictures] {
+        const at::NoGradGuard no_grad;
+        if (has_pictures) embed(batch);
+      },
+      /*captured=*/has_pictures);
+  // Collectives of several processes are queued anew each time.
+  const bool stays_in_place = updates_.are_explicit() && options_.processes == nullptr &&
+                              (has_fixed_prompts() || texts_stay_in_place());
   batch.iterate = std::make_unique<ReplayedWork>(
       context_,
       [this, &batch, update] {
@@ -372,9 +361,17 @@ void TrainingStep::Impl::embed(Batch& batch) {
   batch.rows.copy_(embedded_patches(clip_, patches(batch.images), batch.positions));
 }
 
-at::Tensor TrainingStep::Impl::text_features() {
-  if (!trains_text_) return has_fixed_prompts() ? frozen_text_features_ : text_.features(text_chunks_);
-  return updates_.are_explicit() ? text_.forward(text_chunks_) : text_by_autograd_.forward(text_chunks_);
+/// The texts at the first block with updates.
+std::vector<Chunk> TrainingStep::Impl::text_chunks(const Batch& batch) const {
+  if (!batch.texts) return text_chunks_;
+  std::vector<Chunk> chunks = {batch.texts->embedded()};
+  if (trains_text_) run_frozen_blocks(text_.tower(), chunks);
+  return chunks;
+}
+
+at::Tensor TrainingStep::Impl::text_features(const std::vector<Chunk>& chunks) {
+  if (!trains_text_) return has_fixed_prompts() ? frozen_text_features_ : text_.features(chunks);
+  return updates_.are_explicit() ? text_.forward(chunks) : text_by_autograd_.forward(chunks);
 }
 
 at::Tensor TrainingStep::Impl::image_features(const std::vector<Chunk>& chunks) {
@@ -389,33 +386,40 @@ ops::ContrastiveLoss TrainingStep::Impl::loss_of(const at::Tensor& image_feature
   if (loss_scaling_.enabled) {
     loss_scale = measured_.narrow(0, kLossScale, 1).copy_(optimiser_.counters.narrow(0, 2, 1));
   }
-  if (options_.loss == Loss::kContrastive) {
-    return ops::contrastive_loss(image_features, text_features, batch.labels,
-                                 {.logit_scale = options_.logit_scale,
-                                  .margin = options_.margin,
-                                  .label_smoothing = options_.label_smoothing,
-                                  .loss_scale = loss_scale},
-                                 trains_vision_, trains_text_);
-  }
-  const auto [loss, d_images, d_texts] =
-      ops::classification_loss(image_features, text_features, batch.labels,
-                               {.logit_scale = options_.logit_scale,
-                                .prompts_per_class = options_.prompts_per_class,
-                                .class_weights = options_.class_weights,
-                                .loss_scale = loss_scale},
-                               trains_vision_, trains_text_);
-  return {loss, d_images, d_texts};
+  return batch_loss(options_, {image_features, text_features, batch.labels, batch.own, loss_scale},
+                    trains_vision_, trains_text_);
 }
 
-/// Forward and backward. The text runs beside the images.
+/// Forward and backward, of this process's share and of the others'.
 void TrainingStep::Impl::compute(const Batch& batch) {
+  if (batch.own.count > 0) {
+    compute_share(batch);
+  } else {  // there are more processes than pictures in an epoch's last batch
+    const at::Tensor none =
+        at::empty({0, clip_->architecture().embedding}, at::TensorOptions(device_).dtype(at::kFloat));
+    measured_.select(0, kLoss).copy_(loss_of(none, none, batch).loss);
+    optimiser_.gradients.zero_();
+  }
+  if (options_.processes != nullptr) options_.processes->all_reduce_sum(optimiser_.gradients);
+  dropout_state_.narrow(0, 1, 1).add_(1);
+}
+
+/// The text runs beside the images.
+void TrainingStep::Impl::compute_share(const Batch& batch) {
   const bool is_explicit = updates_.are_explicit();
   updates_.write_weights();
   if (!is_explicit) optimiser_.gradients.zero_();
+  std::vector<Chunk> sequences;
   at::Tensor texts;
-  side_.run([&] { texts = text_features(); });
+  side_.run([&] {
+    sequences = text_chunks(batch);
+    texts = text_features(sequences);
+    if (batch.texts) texts = batch.texts->without_fillers(texts);
+  });
   std::vector<Chunk> chunks = batch.chunks;
-  for (auto& chunk : chunks) chunk.rows = batch.rows.narrow(0, chunk.place.rows, chunk.packing.rows);
+  const std::int64_t rows_before = batch.own.first * rows_per_image();
+  for (auto& chunk : chunks)
+    chunk.rows = batch.rows.narrow(0, chunk.place.rows - rows_before, chunk.packing.rows);
   if (trains_vision_ && is_explicit) run_frozen_blocks(vision_.tower(), chunks);
   const at::Tensor images = image_features(chunks);
   side_.join();
@@ -424,14 +428,17 @@ void TrainingStep::Impl::compute(const Batch& batch) {
   measured_.select(0, kLoss).copy_(loss.loss);
 
   if (is_explicit) {
-    if (trains_text_) side_.run([&] { text_.backward(loss.d_text_features, text_chunks_); });
+    const auto text_backward = [&] {
+      text_.backward(batch.texts ? batch.texts->with_fillers(loss.d_text_features) : loss.d_text_features,
+                     sequences);
+    };
+    if (trains_text_) side_.run(text_backward);
     if (trains_vision_) vision_.backward(loss.d_image_features, chunks);
     if (trains_text_) side_.join();
   } else {
     if (trains_text_) text_by_autograd_.backward(loss.d_text_features);
     if (trains_vision_) vision_by_autograd_.backward(loss.d_image_features);
   }
-  dropout_state_.narrow(0, 1, 1).add_(1);
 }
 
 /// ‖g‖ without the loss scale.

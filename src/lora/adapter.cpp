@@ -58,30 +58,35 @@ void detach(model::Clip& clip) {
 
 MergedScope::MergedScope(model::Clip clip, const Adapter& adapter, double scale) : clip_(std::move(clip)) {
   const at::NoGradGuard no_grad;
-  for (std::size_t i = 0; i < adapter.places().size(); ++i) {
-    const Place& place = adapter.places()[i];
-    model::ResidualAttentionBlockImpl& block = tower_of(clip_, place.tower)->block(place.index);
-    Saved saved = {&block, block.weights(), block.adapters()};
-    saved.weights.for_each([](torch::Tensor& weight) { weight = weight.data(); });
-    model::BlockWeights merged = adapter.adapted(i, saved.weights, scale);
-    std::vector<torch::Tensor> values;
-    merged.for_each([&](torch::Tensor& weight) { values.push_back(weight.detach()); });
-    std::size_t next = 0;
-    model::BlockWeights here = block.weights();
-    // In place of the parameters' data, so that whoever lists the parameters sees them merged.
-    here.for_each([&](torch::Tensor& weight) { weight.set_data(values[next++]); });
-    block.attach({});
-    saved_.push_back(std::move(saved));
+  try {
+    for (std::size_t place = 0; place < adapter.places().size(); ++place) merge(adapter, place, scale);
+  } catch (...) {  // of an object that was never made, the destructor is not called
+    give_back();
+    throw;
   }
 }
 
-MergedScope::~MergedScope() {
+MergedScope::~MergedScope() { give_back(); }
+
+void MergedScope::merge(const Adapter& adapter, std::size_t place, double scale) {
+  const auto& [tower, index] = adapter.places()[place];
+  model::ResidualAttentionBlockImpl& block = tower_of(clip_, tower)->block(index);
+  Saved& saved = saved_.emplace_back(Saved{&block, {}, block.adapters()});
+  model::BlockWeights here = block.weights(), frozen = here;
+  frozen.for_each([](torch::Tensor& weight) { weight = weight.data(); });
+  here.for_each([&](torch::Tensor& weight) { saved.weights.emplace_back(weight, weight.data()); });
+  model::BlockWeights merged = adapter.adapted(place, frozen, scale);
+  std::vector<torch::Tensor> values;
+  merged.for_each([&](torch::Tensor& weight) { values.push_back(weight.detach()); });
+  std::size_t next = 0;
+  // In place of the parameters' data, so that whoever lists the parameters sees them merged.
+  here.for_each([&](torch::Tensor& weight) { weight.set_data(values[next++]); });
+  block.attach({});
+}
+
+void MergedScope::give_back() {
   for (auto& saved : saved_) {
-    std::vector<torch::Tensor> values;
-    saved.weights.for_each([&](torch::Tensor& weight) { values.push_back(weight); });
-    std::size_t next = 0;
-    model::BlockWeights here = saved.block->weights();
-    here.for_each([&](torch::Tensor& weight) { weight.set_data(values[next++]); });
+    for (auto& [weight, before] : saved.weights) weight.set_data(before);
     saved.block->attach(saved.adapters);
   }
 }

@@ -96,8 +96,7 @@ AdapterFormat parse_adapter_format(const std::string& name) {
 }
 
 AdapterFormat file_format(const Adapter& adapter) {
-  const bool is_lora = dynamic_cast<const LoraAdapter*>(&adapter) != nullptr;
-  return is_lora ? AdapterFormat::kAuthors : AdapterFormat::kSafetensors;
+  return adapter.as_lora() != nullptr ? AdapterFormat::kAuthors : AdapterFormat::kSafetensors;
 }
 
 void save_adapter(const fs::path& path, const Adapter& adapter, const AdapterContext& context,
@@ -107,14 +106,21 @@ void save_adapter(const fs::path& path, const Adapter& adapter, const AdapterCon
                       "' is only read (hint: the format 'safetensors')");
   }
   if (format == AdapterFormat::kSafetensors) return write_safetensors_adapter(path, adapter, context);
-  const auto* const lora = dynamic_cast<const LoraAdapter*>(&adapter);
-  if (lora == nullptr) {
+  if (adapter.as_lora() == nullptr) {
     throw ConfigError("cannot write " + source_of(path) + ": the format '" + to_string(format) +
                       "' holds LoRA alone, this is an adapter of the method '" + adapter.method() +
                       "' (hint: the format 'safetensors')");
   }
-  if (format == AdapterFormat::kAuthors) return write_authors(path, *lora, context);
-  write_peft(path, *lora, context);
+  if (context.scale <= 0.0) {
+    throw ConfigError("cannot write " + source_of(path) +
+                      ": the adapter is to be merged at scale 0, and the format '" + to_string(format) +
+                      "' has no alpha of 0 (hint: the format 'safetensors')");
+  }
+  AdapterContext unscaled = context;
+  unscaled.scale = 1.0;
+  const LoraAdapter lora = adapter.as_lora()->scaled(context.scale);
+  if (format == AdapterFormat::kAuthors) return write_authors(path, lora, unscaled);
+  write_peft(path, lora, unscaled);
 }
 
 LoadedAdapter load_adapter(const fs::path& path, const model::Clip& clip, const std::string& fingerprint) {
@@ -141,7 +147,7 @@ void require_same_options(const Adapter& adapter, const AdapterOptions& options,
                    flag + " " + wanted.at(flag);
   }
   if (differences.empty()) return;
-  const auto* const lora = dynamic_cast<const LoraAdapter*>(&adapter);
+  const auto* const lora = adapter.as_lora();
   const bool has_flags = lora == nullptr || summarise(*lora).options;
   const char* hint =
       "\n  (hint: no flags can say how its blocks differ; --adapter without them takes it as it is)";

@@ -144,6 +144,24 @@ bool LoraAdapter::is_at(Position position) const {
   return fits(Tower::kText, text_depth_) && fits(Tower::kVision, vision_depth_);
 }
 
+LoraAdapter LoraAdapter::scaled(double factor) const {
+  LoraAdapter result = *this;
+  result.options_.alpha *= factor;
+  for (auto& block : result.blocks_) {
+    for (const Projection& projection : kProjections) {
+      auto& update = block.lora.*projection.update;
+      if (!update) continue;
+      const auto scaling_of = [rank = update->a.size(0)](const LoraOptions& options) {
+        return update_scaling(options.alpha, rank, options.rank_stabilised);
+      };
+      // What alpha gives goes on to be just that, to the last bit.
+      const bool is_alphas = update->scaling == scaling_of(options_);
+      update->scaling = is_alphas ? scaling_of(result.options_) : update->scaling * factor;
+    }
+  }
+  return result;
+}
+
 model::BlockWeights LoraAdapter::adapted(std::size_t place, const model::BlockWeights& frozen,
                                          double scale) const {
   const ops::AttentionLora& lora = blocks_.at(place).lora;

@@ -14,6 +14,7 @@ namespace {
 Method lora_method() {
   return {.name = "lora",
           .summary = "low-rank updates of attention's projections (CLIP-LoRA)",
+          .flags = {"encoder", "position", "params", "r", "alpha", "dropout_rate"},
           .make = [](const model::Clip& clip, const AdapterOptions& options) -> std::shared_ptr<Adapter> {
             return std::make_shared<LoraAdapter>(clip, options.lora);
           },
@@ -44,9 +45,13 @@ std::shared_ptr<Adapter> make_adapter(const model::Clip& clip, const AdapterOpti
 
 Method method_of(const std::string& name, const std::string& summary, const nlohmann::ordered_json& defaults,
                  const BlockMethod& functions) {
+  std::vector<std::string> flags = {"encoder", "position"};
+  for (const auto* more : {&functions.flags, &functions.training_flags})
+    flags.insert(flags.end(), more->begin(), more->end());
   return {.name = name,
           .summary = summary,
           .defaults = defaults,
+          .flags = flags,
           .make = [name, functions](const model::Clip& clip,
                                     const AdapterOptions& options) -> std::shared_ptr<Adapter> {
             return std::make_shared<BlockAdapter>(name, functions, clip, options);

@@ -85,14 +85,8 @@ Method r_adapter_method() {
              adapters.attention = {adapter_of(own, kModules[0]), drop, unit};
              adapters.mlp = {adapter_of(own, kModules[1]), drop, unit};
            },
-       .flags = {"adapter_rank"}});
-}
-
-Method zero_shot_method() {
-  return method_of(
-      "zero_shot", "the model as it is: nothing is trained", nlohmann::ordered_json::object(),
-      {.make = [](const model::BlockWeights&, const AdapterOptions&) { return io::StateDict(); },
-       .adapted = [](const model::BlockWeights& frozen, const io::StateDict&, double) { return frozen; }});
+       .flags = {"adapter_rank"},
+       .training_flags = {"adapter_init_scale", "adapter_drop", "adapter_drop_unit"}});
 }
 
 }  // namespace clip_lora::lora

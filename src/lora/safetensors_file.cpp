@@ -144,7 +144,7 @@ void write_safetensors_adapter(const std::filesystem::path& path, const Adapter&
                        {"version", kVersion},
                        {"method", adapter.method()},
                        {"context", io::json_text(context_json(context))}};
-  if (const auto* const lora = dynamic_cast<const LoraAdapter*>(&adapter)) {
+  if (const auto* const lora = adapter.as_lora()) {
     auto scalings = nlohmann::ordered_json::object();
     for (const auto& block : lora->blocks()) {
       for_each_update(block.lora, [&](const Projection& projection, const ops::LowRank& update) {

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 #include "clip_lora/core/errors.hpp"
@@ -155,8 +157,10 @@ LoadedClip load_clip(const io::CheckpointFiles& files, std::optional<Activation>
       hugging_face ? read_shapes(shapes_in_open_ai_names(tensors), source, hugging_face_name)
                    : read_shapes(tensors, source, same_name);
   Description description = describe_checkpoint(files, shapes, naming, activation);
-  return {filled(description.architecture, tensors, naming, source), description.preprocessing,
-          description.naming, std::move(description.warnings)};
+  Clip clip = filled(description.architecture, tensors, naming, source);
+  const double logit_scale = std::exp(clip->logit_scale.item<double>());
+  return {std::move(clip), logit_scale, description.preprocessing, description.naming,
+          std::move(description.warnings)};
 }
 
 Clip load_clip(const io::StateDict& found, const std::string& source) {

@@ -63,6 +63,7 @@ __global__ void __launch_bounds__(32 * kForwardWarps) attend_packed(PackedAttent
   const int head_index = static_cast<int>(blockIdx.y);
   const HeadColumns<T> head(a, head_index);
   const Tile tile = load_tile(a.tile_list, index);
+  if (tile.count == 0) return;
   const KeyTiles key_tiles(tile, static_cast<int>(a.prefix));
   const auto queries = load_rows<kChunks>(head.queries(tile.first, tile.count));
   KeysAndValues<T, kChunks> next(head, key_tiles, 0);

@@ -63,6 +63,16 @@ double Metrics::macro_f1() const {
   return count == 0 ? 0.0 : sum / static_cast<double>(count);
 }
 
+double accuracy(const Predictions& predictions, const std::vector<int>& meanings) {
+  const auto labels = predictions.labels.accessor<std::int64_t, 1>();
+  const auto likeliest = predictions.classes.accessor<std::int64_t, 2>();
+  std::int64_t correct = 0;
+  for (std::int64_t i = 0; i < labels.size(0); ++i) {
+    correct += meanings.at(static_cast<std::size_t>(likeliest[i][0])) == labels[i] ? 1 : 0;
+  }
+  return percent(correct, labels.size(0));
+}
+
 Metrics compute_metrics(const Predictions& predictions, std::int64_t classes) {
   const auto labels = predictions.labels.accessor<std::int64_t, 1>();
   const auto likeliest = predictions.classes.accessor<std::int64_t, 2>();

@@ -10,6 +10,7 @@
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/data/text_draws.hpp"
+#include "clip_lora/engine/process_group.hpp"
 
 namespace clip_lora::train {
 namespace {
@@ -219,6 +220,7 @@ class Training {
     }
     recorder_.record();
     require_finite_loss();
+    require_processes();
     TrainingResult result;
     result.images = progress_.images;
     result.loss = loss();
@@ -238,8 +240,15 @@ class Training {
     if (plan_.on_progress) plan_.on_progress(progress_);
   }
 
+  /// That this process has got, or one of those that train with it.
+  int pending_signal() const {
+    if (plan_.processes == nullptr) return pending_interrupt();
+    const at::Tensor own = at::full({1}, pending_interrupt(), at::kLong);
+    return plan_.processes->all_gather(own).max().item<int>();
+  }
+
   void stop_if_interrupted() const {
-    if (const int signal = pending_interrupt()) {
+    if (const int signal = pending_signal()) {
       throw Interrupted(signal, "interrupted after iteration " + std::to_string(progress_.iteration) +
                                     " of " + std::to_string(progress_.total));
     }
@@ -254,6 +263,7 @@ class Training {
     recorder_.record();  // so that a log is never behind the checkpoint
     TrainingState state;
     state.step = step_.state();
+    require_processes();
     state.iteration = progress_.iteration;
     state.images = progress_.images;
     state.loss = loss();
@@ -280,6 +290,11 @@ class Training {
     if (std::isfinite(loss())) return;
     throw Error("the training loss is not finite after " + std::to_string(progress_.total) +
                 " iterations (hint: lower --lr, or --precision bf16 or fp32)");
+  }
+
+  /// After waiting for the device: what it has computed since one was lost is nothing.
+  void require_processes() const {
+    if (plan_.processes != nullptr) plan_.processes->check();
   }
 
   engine::TrainingStep& step_;

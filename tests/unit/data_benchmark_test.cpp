@@ -82,6 +82,9 @@ TEST(Benchmarks, AreTheElevenAndTheShapesSortedByName) {
   EXPECT_THAT(benchmark_names(),
               ElementsAre("caltech101", "dtd", "eurosat", "fgvc", "food101", "imagenet", "oxford_flowers",
                           "oxford_pets", "shapes", "stanford_cars", "sun397", "ucf101"));
+  EXPECT_THAT(published_benchmark_names(),
+              ElementsAre("caltech101", "dtd", "eurosat", "fgvc", "food101", "imagenet", "oxford_flowers",
+                          "oxford_pets", "stanford_cars", "sun397", "ucf101"));
 }
 
 TEST(Benchmarks, HaveTemplatesThatCanBeFilled) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <memory>
 #include <random>
 #include <utility>
 
@@ -145,6 +146,29 @@ TEST_F(Loader, TrainingSaysWhichItemsABatchHoldsAndHowManyWereDrawnBefore) {
     EXPECT_EQ(labels, labels_of(batch));
   }
   EXPECT_EQ(drawn, 3 * kItems);
+}
+
+TEST_F(Loader, TrainingOfSeveralProcessesMakesTheirSharesOfTheSameBatches) {
+  constexpr int kProcesses = 4;  // an epoch's last batch is one picture
+  TrainingLoader whole = training_loader({.batch_size = 3, .workers = 1});
+  std::vector<std::unique_ptr<TrainingLoader>> shares;
+  for (int process = 0; process < kProcesses; ++process) {
+    const TrainingLoaderOptions options = {
+        .batch_size = 3, .workers = 1, .process = process, .processes = kProcesses};
+    shares.push_back(std::make_unique<TrainingLoader>(items_, preprocessing_, options));
+  }
+  for (int i = 0; i < 10; ++i) {
+    const Batch expected = whole.next();
+    std::vector<at::Tensor> pixels;
+    for (const auto& share : shares) {
+      const Batch batch = share->next();
+      EXPECT_TRUE(at::equal(batch.labels, expected.labels));
+      EXPECT_EQ(batch.items, expected.items);
+      EXPECT_EQ(batch.first_sample, expected.first_sample);
+      pixels.push_back(batch.pixels);
+    }
+    EXPECT_TRUE(at::equal(at::cat(pixels), expected.pixels));
+  }
 }
 
 TEST_F(Loader, TrainingTellsItemsApartThatNameOneFile) {

@@ -69,6 +69,20 @@ class Draws : public clip_lora::testing::NumberedPictures {
 
 TEST_F(Draws, AreTheLoadersBatches) { expect_batches_of_the_loader(); }
 
+TEST_F(Draws, OfSeveralProcessesAreTheLoadersShares) {
+  for (int process = 0; process < 3; ++process) {
+    TrainingLoader loader(items_, preprocessing_,
+                          {.batch_size = 4, .seed = 9, .workers = 2, .process = process, .processes = 3});
+    const auto made = draws({.batch_size = 4,
+                             .seed = 9,
+                             .workers = 2,
+                             .store_bytes = kPlenty,
+                             .process = process,
+                             .processes = 3});
+    for (int i = 0; i < 10; ++i) expect_equal(with_pixels(*made, made->next()), loader.next());
+  }
+}
+
 TEST_F(Draws, GoOnBehindSkippedBatchesAsTheLoaderDoes) {
   for (const std::int64_t skipped : {1, 2, 5, 13}) {
     TrainingLoader whole(items_, preprocessing_, {.batch_size = 3, .seed = 9, .workers = 2});

@@ -349,8 +349,7 @@ TEST(CosineLearningRate, GoesFromTheFirstRateToTheLastOnHalfACosine) {
   EXPECT_NEAR(engine::learning_rate_at(options, 25, 100), 1e-6 + (2e-4 - 1e-6) * (0.5 + std::sqrt(0.125)),
               1e-12);
   for (int i = 1; i <= 100; ++i) {
-    EXPECT_LT(engine::learning_rate_at(options, i, 100),
-              engine::learning_rate_at(options, i - 1, 100));
+    EXPECT_LT(engine::learning_rate_at(options, i, 100), engine::learning_rate_at(options, i - 1, 100));
   }
 }
 

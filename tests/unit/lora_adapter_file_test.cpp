@@ -62,9 +62,8 @@ TEST_P(AdapterFile, LoadingWhatWasSavedIsTheIdentity) {
     EXPECT_EQ(adapter.lora_options().dropout, options.dropout);
     EXPECT_EQ(adapter.lora_options().projections, options.projections);
     EXPECT_EQ(adapter.lora_options().encoder, options.encoder);
-    EXPECT_EQ(
-        adapter.blocks().front().lora.o.value_or(ops::LowRank{{}, {}, options.scaling(), 0}).scaling,
-        options.scaling());
+    EXPECT_EQ(adapter.blocks().front().lora.o.value_or(ops::LowRank{{}, {}, options.scaling(), 0}).scaling,
+              options.scaling());
     EXPECT_NO_THROW(lora::require_same_options(adapter, of_lora(options), path_));
   }
 }
@@ -87,6 +86,38 @@ TEST_P(AdapterFile, AnAdapterThatNoOptionsMakeIsTheSameAgainOrRefusedByTheFormat
   EXPECT_DOUBLE_EQ(loaded.blocks()[1].lora.k->scaling, 0.5);
   EXPECT_DOUBLE_EQ(loaded.blocks()[1].lora.o->scaling, 1.0 / 3.0);
   EXPECT_DOUBLE_EQ(loaded.blocks()[2].lora.v->scaling, 1.6);
+}
+
+TEST_P(AdapterFile, CarriesTheScaleThatItIsMergedAtToWhoeverReadsIt) {
+  lora::LoraOptions of_peft;
+  of_peft.rank_stabilised = false;
+  auto context = some_context();
+  context.scale = 0.3;
+  for (const auto& options : {lora::LoraOptions(), of_peft}) {
+    lora::LoraAdapter adapter(clip_, options);
+    randomise(adapter);
+    lora::save_adapter(path_, adapter, context, GetParam());
+    const auto loaded = lora::load_adapter(path_, clip_, "");
+    const auto frozen = clip_->transformer->block(0).weights();
+    EXPECT_TRUE(close(loaded.adapter->adapted(0, frozen, loaded.scale).in_proj_weight,
+                      adapter.adapted(0, frozen, 0.3).in_proj_weight, 1e-6));  // rounded once more
+    const bool is_ours = GetParam() == AdapterFormat::kSafetensors;
+    EXPECT_EQ(loaded.scale, is_ours ? 0.3 : 1.0) << "other programs merge at alpha";
+    EXPECT_EQ(lora_of(loaded).lora_options().alpha == options.alpha, is_ours);
+    std::filesystem::remove_all(path_);
+  }
+}
+
+TEST_P(AdapterFile, OfScaleZeroIsRefusedWhereAlphaWouldHaveToBeZero) {
+  auto context = some_context();
+  context.scale = 0.0;
+  const auto save = [&] { lora::save_adapter(path_, lora::LoraAdapter(clip_, {}), context, GetParam()); };
+  if (GetParam() == AdapterFormat::kSafetensors) {
+    EXPECT_NO_THROW(save());
+  } else {
+    EXPECT_THAT(message_of<ConfigError>(save), AllOf(HasSubstr("weights.pt"), HasSubstr("safetensors")));
+    EXPECT_FALSE(std::filesystem::exists(path_));
+  }
 }
 
 TEST_P(AdapterFile, OfAnotherModelIsRefusedNamingTensorAndShapes) {

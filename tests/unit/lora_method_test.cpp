@@ -8,6 +8,7 @@
 #include "clip_lora/lora/adapter_description.hpp"
 #include "clip_lora/lora/method.hpp"
 #include "clip_lora/model/checkpoint.hpp"
+#include "support/wrapped_adapter.hpp"
 #include "unit/lora_files.hpp"
 
 namespace clip_lora::testing {
@@ -114,6 +115,36 @@ TEST_P(EveryMethod, MergedScopeGivesEveryBitBack) {
     }
   }
   EXPECT_EQ(anything_changed, adapter->parameter_count() > 0);
+  for (const auto& [name, tensor] : model::state_dict(clip_))
+    EXPECT_TRUE(identical(tensor, before.at(name))) << name;
+  expect_identical(features(), as_before, "what was attached is attached again");
+}
+
+/// One of which the second block cannot be merged, or becomes what no weight can be.
+class Unmergeable final : public WrappedAdapter {
+ public:
+  Unmergeable(const lora::Adapter& adapter, bool throws) : WrappedAdapter(adapter), throws_(throws) {}
+  model::BlockWeights adapted(std::size_t place, const model::BlockWeights& frozen,
+                              double scale) const override {
+    auto weights = WrappedAdapter::adapted(place, frozen, scale);
+    if (place == 0) return weights;
+    if (throws_) throw DataError("no more memory");
+    weights.c_proj_bias = weights.c_proj_bias.to_sparse();  // the last one that is put in
+    return weights;
+  }
+
+ private:
+  bool throws_;
+};
+
+TEST_P(EveryMethod, ThatCannotBeMergedToItsEndLeavesTheModelAsItWas) {
+  const auto adapter = random();
+  const auto before = snapshot(model::state_dict(clip_));
+  adapter->attach(clip_);
+  const auto as_before = features();
+  const auto merge = [&](bool throws) { lora::MergedScope(clip_, Unmergeable(*adapter, throws)); };
+  EXPECT_THROW(merge(true), DataError);
+  EXPECT_ANY_THROW(merge(false));
   for (const auto& [name, tensor] : model::state_dict(clip_))
     EXPECT_TRUE(identical(tensor, before.at(name))) << name;
   expect_identical(features(), as_before, "what was attached is attached again");
@@ -330,16 +361,16 @@ TEST_F(RAdapterFile, OfAMethodThatIsNotThereIsRefusedNamingIt) {
   EXPECT_THAT(complaint(), AllOf(HasSubstr("q_adapter"), HasSubstr("r_adapter")));
 }
 
-TEST_F(RAdapterFile, WithoutAPartOfTheMetadataIsRefusedNamingIt) {
-  for (const char* part : {"options", "context"}) {
+TEST_F(RAdapterFile, WithoutAPartOfTheMetadataOrWithOneThatIsNoObjectIsRefusedNamingIt) {
+  for (const std::string part : {"options", "context"}) {
     auto metadata = file_.metadata;
     metadata.erase(part);
     io::write_safetensors(path_, file_.tensors, metadata);
-    EXPECT_THAT(complaint(), HasSubstr(part));
+    EXPECT_THAT(complaint(), HasSubstr("lacks '" + part + "'"));
     for (const std::string text : {"", "[]", "{", "null"}) {
       metadata[part] = text;
       io::write_safetensors(path_, file_.tensors, metadata);
-      complaint();
+      EXPECT_THAT(complaint(), HasSubstr(": " + part)) << text;
     }
   }
 }

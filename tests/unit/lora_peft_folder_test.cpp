@@ -102,6 +102,15 @@ TEST_F(PeftFolder, IsWrittenAgainWithTheSameTensorsAndSettings) {
   }
 }
 
+TEST_F(PeftFolder, HasTheScaleOfEvaluationInItsAlpha) {
+  auto context = some_context();
+  context.scale = 0.5;
+  lora::save_adapter(path_, lora::LoraAdapter(clip_, {}), context, lora::AdapterFormat::kPeft);
+  const auto config = json::parse(read_bytes(path_ / "adapter_config.json"));
+  EXPECT_EQ(config["lora_alpha"], 0.5);
+  EXPECT_EQ(config["alpha_pattern"], json::object()) << "one alpha for all";
+}
+
 TEST_F(PeftFolder, PatternsOfRankAndAlphaAreTheFirstThatMatches) {
   add_everywhere("q_proj", 2);
   add(text(3, "q_proj"), 6);

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <torch/torch.h>
 
+#include <cmath>
+
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/model/checkpoint.hpp"
 #include "support/checkpoint_forms.hpp"
@@ -72,6 +74,14 @@ TEST(LoadClipFromFiles, TakesALogitScaleOfOneElement) {
   auto files = bare_files();
   files.tensors["logit_scale"] = at::full({1}, 3.5);
   EXPECT_TRUE(identical(model::load_clip(files).clip->logit_scale, at::full({}, 3.5)));
+}
+
+TEST(LoadClipFromFiles, KeepsTheFactorOnCosinesWhateverTypeTheModelGets) {
+  auto files = bare_files();
+  files.tensors["logit_scale"] = at::full({}, std::log(100.0));
+  auto loaded = model::load_clip(files);
+  loaded.clip->to(at::kBFloat16);
+  EXPECT_NEAR(loaded.logit_scale, 100.0, 1e-4);  // of a logarithm in float32
 }
 
 TEST(LoadClipFromFiles, IgnoresThePositionsOfOldTransformers) {

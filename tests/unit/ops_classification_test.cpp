@@ -5,6 +5,7 @@
 
 #include "clip_lora/ops/classification.hpp"
 #include "support/close.hpp"
+#include "support/feature_loss.hpp"
 
 namespace clip_lora::testing {
 namespace {
@@ -12,8 +13,6 @@ namespace {
 constexpr std::int64_t kImages = 6;
 constexpr std::int64_t kClasses = 5;
 constexpr std::int64_t kWidth = 24;
-
-at::Tensor unit(const at::Tensor& x) { return x / x.norm(2, -1, true); }
 
 /// The loss as its definition reads, differentiable.
 at::Tensor plain_loss(const at::Tensor& images, const at::Tensor& texts, const at::Tensor& labels,
@@ -67,36 +66,18 @@ TEST(ClassificationLoss, AndItsGradientsEqualAutogradOfTheDefinition) {
 }
 
 TEST(ClassificationLoss, LossScaleMultipliesTheGradientsOnly) {
-  const auto [images, texts, labels] = random_inputs();
-  const auto plain = ops::classification_loss(images, texts, labels, {}, true, true);
-  for (const auto& scale : {at::full({}, 512.0F), at::full({1}, 512.0F)}) {
-    ops::ClassificationOptions options;
-    options.loss_scale = scale;
-    const auto scaled = ops::classification_loss(images, texts, labels, options, true, true);
-    EXPECT_EQ(scaled.loss.dim(), 0);
-    EXPECT_TRUE(identical(scaled.loss, plain.loss));
-    EXPECT_TRUE(close(scaled.d_image_features, plain.d_image_features * 512.0, 1e-12));
-    EXPECT_TRUE(close(scaled.d_text_features, plain.d_text_features * 512.0, 1e-12));
-  }
+  const auto inputs = random_inputs();
+  expect_loss_scale_on_the_gradients_only<ops::ClassificationOptions>([&](const auto& options) {
+    return ops::classification_loss(inputs.images, inputs.texts, inputs.labels, options, true, true);
+  });
 }
 
 TEST(ClassificationLoss, GivesTheGradientsThatAreAskedForInTheFeaturesType) {
-  const auto [images, texts, labels] = random_inputs();
-  const auto half_images = images.to(at::kHalf), half_texts = texts.to(at::kHalf);
-  for (const bool of_images : {false, true}) {
-    for (const bool of_texts : {false, true}) {
-      const auto result = ops::classification_loss(half_images, half_texts, labels, {}, of_images, of_texts);
-      EXPECT_EQ(result.loss.scalar_type(), at::kFloat);
-      EXPECT_EQ(result.d_image_features.defined(), of_images);
-      EXPECT_EQ(result.d_text_features.defined(), of_texts);
-      if (of_images) {
-        EXPECT_EQ(result.d_image_features.scalar_type(), at::kHalf);
-      }
-      if (of_texts) {
-        EXPECT_EQ(result.d_text_features.scalar_type(), at::kHalf);
-      }
-    }
-  }
+  const auto inputs = random_inputs();
+  const auto images = inputs.images.to(at::kHalf), texts = inputs.texts.to(at::kHalf);
+  expect_the_gradients_that_are_asked_for([&](bool of_images, bool of_texts) {
+    return ops::classification_loss(images, texts, inputs.labels, {}, of_images, of_texts);
+  });
 }
 
 TEST(ClassificationLoss, IsNotANumberWhereNoImageHasAWeight) {

@@ -5,13 +5,12 @@
 
 #include "clip_lora/ops/contrastive.hpp"
 #include "support/close.hpp"
+#include "support/feature_loss.hpp"
 
 namespace clip_lora::testing {
 namespace {
 
 constexpr std::int64_t kWidth = 24;
-
-at::Tensor unit(const at::Tensor& x) { return x / x.norm(2, -1, true); }
 
 /// One direction of the loss, pair by pair as the paper writes it; differentiable. cosines: [B, B].
 at::Tensor plain_direction(const at::Tensor& cosines, const at::Tensor& labels,
@@ -106,18 +105,11 @@ TEST(ContrastiveLoss, WithoutLabelsHasNoMargin) {
 }
 
 TEST(ContrastiveLoss, LossScaleMultipliesTheGradientsOnly) {
-  const auto [images, texts] = random_inputs(6);
+  const auto inputs = random_inputs(6);
   const auto labels = at::randint(3, {6});
-  const auto plain = ops::contrastive_loss(images, texts, labels, {}, true, true);
-  for (const auto& scale : {at::full({}, 512.0F), at::full({1}, 512.0F)}) {
-    ops::ContrastiveOptions options;
-    options.loss_scale = scale;
-    const auto scaled = ops::contrastive_loss(images, texts, labels, options, true, true);
-    EXPECT_EQ(scaled.loss.dim(), 0);
-    EXPECT_TRUE(identical(scaled.loss, plain.loss));
-    EXPECT_TRUE(close(scaled.d_image_features, plain.d_image_features * 512.0, 1e-12));
-    EXPECT_TRUE(close(scaled.d_text_features, plain.d_text_features * 512.0, 1e-12));
-  }
+  expect_loss_scale_on_the_gradients_only<ops::ContrastiveOptions>([&](const auto& options) {
+    return ops::contrastive_loss(inputs.images, inputs.texts, labels, options, true, true);
+  });
 }
 
 TEST(ContrastiveLoss, StaysFiniteWhereProbabilitiesVanish) {
@@ -133,23 +125,11 @@ TEST(ContrastiveLoss, StaysFiniteWhereProbabilitiesVanish) {
 }
 
 TEST(ContrastiveLoss, GivesTheGradientsThatAreAskedForInTheFeaturesType) {
-  const auto [images, texts] = random_inputs(6);
-  const auto half_images = images.to(at::kHalf), half_texts = texts.to(at::kHalf);
-  for (const bool of_images : {false, true}) {
-    for (const bool of_texts : {false, true}) {
-      const auto result =
-          ops::contrastive_loss(half_images, half_texts, at::arange(6), {}, of_images, of_texts);
-      EXPECT_EQ(result.loss.scalar_type(), at::kFloat);
-      EXPECT_EQ(result.d_image_features.defined(), of_images);
-      EXPECT_EQ(result.d_text_features.defined(), of_texts);
-      if (of_images) {
-        EXPECT_EQ(result.d_image_features.scalar_type(), at::kHalf);
-      }
-      if (of_texts) {
-        EXPECT_EQ(result.d_text_features.scalar_type(), at::kHalf);
-      }
-    }
-  }
+  const auto inputs = random_inputs(6);
+  const auto images = inputs.images.to(at::kHalf), texts = inputs.texts.to(at::kHalf);
+  expect_the_gradients_that_are_asked_for([&](bool of_images, bool of_texts) {
+    return ops::contrastive_loss(images, texts, at::arange(6), {}, of_images, of_texts);
+  });
 }
 
 TEST(ContrastiveLoss, SaysWhatDoesNotFit) {

@@ -1,4 +1,5 @@
 #include <csignal>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -156,6 +157,52 @@ TEST_F(ResumedTraining, AnInterruptedLookIsMadeUpFor) {
   plan.checkpoints.resumed = kept;
   const auto result = train::train(step, adapter, train::batches_of(loader), clip_, plan);
   EXPECT_EQ(iterations_of(result), (std::vector<std::int64_t>{2, 3}));
+}
+
+/// A training of averages, looked at after three and six of seven iterations.
+class AveragedTraining : public TrainerTest {
+ protected:
+  struct Trained {
+    io::StateDict adapter;
+    std::vector<train::TrainingState> states;
+  };
+
+  /// `look` may throw an Interrupted; then the adapter is what it is at that moment.
+  Trained trained(const std::function<double()>& look, std::optional<train::TrainingState> resumed = {}) {
+    torch::manual_seed(resumed ? 99 : 5);  // a resumed adapter's first values do not matter
+    const lora::LoraAdapter adapter(clip_, {});
+    engine::TrainingStep step(
+        clip_, adapter, prompts(),
+        {.optimiser = {.average_decay = 0.9}, .total_iterations = 7, .dropout_seed = 3});
+    data::TrainingLoader loader(
+        items_, kPreprocessing,
+        {.batch_size = 4, .seed = 1, .workers = 1, .skipped_batches = resumed ? resumed->iteration : 0});
+    Trained trained;
+    train::TrainingPlan plan;
+    plan.iterations = 7;
+    plan.validation = {.every = 3, .accuracy = look};
+    plan.checkpoints = {.every = 3,
+                        .save = [&](const train::TrainingState& state) { trained.states.push_back(state); },
+                        .resumed = std::move(resumed)};
+    try {
+      train::train(step, adapter, train::batches_of(loader), clip_, plan);
+    } catch (const Interrupted&) {
+    }
+    trained.adapter = snapshot(adapter.state_dict());
+    return trained;
+  }
+};
+
+TEST_F(AveragedTraining, InterruptedInALookIsCheckpointedWithTheTrainedWeightsAndEndsTheSame) {
+  const Trained whole = trained([] { return 50.0; });
+  ASSERT_EQ(whole.states.size(), 3U);  // after 3, 6 and 7
+  const Trained stopped = trained([]() -> double { throw Interrupted(SIGTERM, "in a look"); });
+  ASSERT_EQ(stopped.states.size(), 1U);
+  EXPECT_EQ(stopped.states[0].iteration, 3);
+  EXPECT_FALSE(at::equal(stopped.states[0].step.at("parameters"), stopped.states[0].step.at("averages")))
+      << "or else this test would see nothing";
+  expect_identical(stopped.states[0].step, whole.states[0].step);
+  expect_identical(trained([] { return 50.0; }, stopped.states[0]).adapter, whole.adapter);
 }
 
 class CheckpointFile : public ::testing::Test {

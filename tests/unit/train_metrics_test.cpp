@@ -105,6 +105,17 @@ TEST(Metrics, OfFewerThanFiveClassesEveryOneIsAmongTheFirstFive) {
   EXPECT_DOUBLE_EQ(metrics.top5_accuracy(), 100.0);
 }
 
+TEST(Metrics, AClassIsRightIfItMeansThePicturesLabel) {
+  const auto predictions = predictions_of(
+      {{7, {0, 1, 2}, 0.9F}, {7, {2, 0, 1}, 0.9F}, {5, {1, 0, 2}, 0.9F}, {5, {0, 1, 2}, 0.9F}});
+  EXPECT_DOUBLE_EQ(train::accuracy(predictions, {7, 5, 7}), 75.0) << "classes 0 and 2 mean label 7";
+  EXPECT_DOUBLE_EQ(train::accuracy(predictions, {7, 5, -1}), 50.0) << "class 2 means none";
+  EXPECT_THROW(train::accuracy(predictions, {7, 5}), std::out_of_range) << "class 2 has no meaning";
+  const train::Predictions none = {at::empty({0}, at::kLong), at::empty({0, 3}, at::kLong),
+                                   at::empty({0, 3})};
+  EXPECT_EQ(train::accuracy(none, {7, 5, 7}), 0.0);
+}
+
 TEST(Metrics, OfNothingAreZero) {
   const auto metrics =
       train::compute_metrics({at::empty({0}, at::kLong), at::empty({0, 5}, at::kLong), at::empty({0, 5})}, 6);

@@ -28,6 +28,9 @@ const std::vector<Benchmark>& benchmarks();
 /// Their names, sorted, without aliases.
 std::vector<std::string> benchmark_names();
 
+/// The names of the eleven, without the demo's.
+std::vector<std::string> published_benchmark_names();
+
 /// By name or alias; nullptr if there is none.
 const Benchmark* find_benchmark(const std::string& name);
 

@@ -19,7 +19,7 @@ namespace clip_lora::data {
 
 /// What one iteration or one evaluation step looks at. CPU tensors.
 struct Batch {
-  at::Tensor pixels;                     ///< [B, R, R, 3] uint8
+  at::Tensor pixels;                     ///< [B, R, R, 3] uint8; of a training batch this process's share
   at::Tensor labels;                     ///< [B] int64
   std::vector<std::int64_t> items = {};  ///< [B] indices into the list of items that the loader was given
   /// Of a training batch: how many images have been drawn before its first, since the beginning of training.
@@ -40,6 +40,8 @@ struct TrainingLoaderOptions {
   std::uint64_t image_memory_bytes =
       0;                             ///< of decoded images that may stay in memory; 0: half of what is free
   std::int64_t skipped_batches = 0;  ///< the first batches, which a resumed training has seen already
+  int process = 0;                   ///< of `processes` that train together: of each batch it makes the
+  int processes = 1;                 ///< pixels of share_of(batch, process, processes)
 };
 
 /// Endless shuffled epochs of augmented images: the last batch of an epoch may be smaller. One crop and one

@@ -22,12 +22,14 @@ struct TrainingDrawsOptions {
   at::Device device = at::kCPU;      ///< where the decoded images stay
   std::uint64_t store_bytes = 0;     ///< that they may take there
   std::int64_t skipped_batches = 0;  ///< the first batches, which a resumed training has seen already
+  int process = 0;                   ///< as TrainingLoaderOptions::process: its share of the requests
+  int processes = 1;
 };
 
 /// What one iteration looks at, before the views are cut out. B of each.
 struct DrawnBatch {
   std::vector<std::int64_t> labels;
-  std::vector<ops::ViewRequest> requests;  ///< of views of TrainingDraws::store()
+  std::vector<ops::ViewRequest> requests;  ///< of views of TrainingDraws::store(): this process's share
   std::vector<std::int64_t> items;         ///< as Batch::items
   std::int64_t first_sample = 0;           ///< as Batch::first_sample
 };

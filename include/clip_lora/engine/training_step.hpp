@@ -16,6 +16,8 @@
 
 namespace clip_lora::engine {
 
+class ProcessGroup;
+
 /// What is minimised.
 enum class Loss {
   kCrossEntropy,  ///< of the images' classes, whose prompts are all encoded in each iteration
@@ -35,7 +37,7 @@ struct TrainingStepOptions {
   at::Tensor class_weights =
       {};  ///< [C] float32 on the model's device, of the cross-entropy; undefined: all alike
   std::int64_t dropout_seed = 0;  ///< the masks are a function of it, the iteration and their place alone
-  std::int64_t batch_size = 32;   ///< the largest batch that is to be expected
+  std::int64_t batch_size = 32;   ///< the largest batch that is to be expected, of all processes together
   image::Preprocessing preprocessing = {};  ///< how pixels are normalised
   at::Tensor pictures =
       {};  ///< [n] uint8 on the model's device, what view requests refer to: see ops::resized_views
@@ -43,6 +45,8 @@ struct TrainingStepOptions {
   bool share_prefix = true;          ///< what all prompts begin with is computed once
   std::int64_t memory_bytes =
       0;  ///< that activations may take; 0: what is free on a CUDA device, no limit on the CPU
+  ProcessGroup* processes = nullptr;  ///< that train together, each on its share of every batch; null: this
+                                      ///< one alone. Has to outlive the step
 };
 
 /// What an iteration measured.
@@ -54,9 +58,16 @@ struct Measurements {
 
 /// One iteration of training an adapter: encode prompts and the batch's images, the loss, gradients of what
 /// is trained, AdamW. On CUDA an iteration of a known batch size is the replay of one captured graph, text
-/// and images on two streams, and nothing waits for the device; unless the batch has texts of its own, or the
-/// adapter is left to autograd (see lora::Adapter::attach). In float16 the loss is scaled (Micikevicius et
-/// al. 2018), from 1,024 on: the factor 100 on cosines would overflow at torch.amp.GradScaler's 65,536.
+/// and images on two streams, and nothing waits for the device; unless the adapter is left to autograd (see
+/// lora::Adapter::attach), or the texts of a batch do not fit memory at once. In float16 the loss is scaled
+/// (Micikevicius et al. 2018), from 1,024 on: the factor 100 on cosines would overflow at
+/// torch.amp.GradScaler's 65,536.
+///
+/// Several processes, each with a step of the same options, equal one but for rounding: process r of N takes
+/// images share_of(B, r, N) of a batch, the contrastive loss holds each pair against all B, gradients are
+/// summed in one all-reduce, and every process does the same update. What is dropped depends on an image's or
+/// a text's number in the whole batch. With class prompts each process encodes all of them. Nothing is
+/// captured then.
 class TrainingStep {
  public:
   /// The adapter has to outlive the step, and while that lives, its tensors are views of the step's buffers.
@@ -70,7 +81,9 @@ class TrainingStep {
   /// labels: [B] int64. images: [B, 3, R, R] floating, normalised; or [B, R, R, 3] uint8; or the bytes of B
   /// ops::ViewRequests of options.pictures, [B, sizeof(ops::ViewRequest)] uint8. All on any device: from
   /// pinned memory they are copied behind the host's back. Returns the batch's mean loss before the update,
-  /// [] float32 on the device, without waiting for it; the next call overwrites it.
+  /// [] float32 on the device, without waiting for it; the next call overwrites it. With options.processes
+  /// `images` are this process's share, labels (and texts) those of the whole batch, and the loss is that
+  /// batch's.
   at::Tensor run(const at::Tensor& images, const at::Tensor& labels);
   /// The same with the contrastive loss: `texts` are those of the images, one each.
   at::Tensor run(const at::Tensor& images, const at::Tensor& labels, const model::Prompts& texts);

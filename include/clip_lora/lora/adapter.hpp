@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "clip_lora/io/state_dict.hpp"
@@ -13,6 +14,8 @@
 namespace clip_lora::lora {
 
 enum class Tower { kText, kVision };
+
+class LoraAdapter;
 
 std::string to_string(Tower tower);  ///< "text", "vision"
 
@@ -57,6 +60,8 @@ class Adapter {
   virtual std::map<std::string, std::string> settings() const = 0;
   /// What is drawn in training from the next attach() on, such as dropout, is as `options` say.
   virtual void set_training_options(const AdapterOptions& options) = 0;
+  /// Itself where it is low-rank updates of attention, which the formats of other programs hold; else null.
+  virtual const LoraAdapter* as_lora() const { return nullptr; }
 
   std::int64_t parameter_count() const;
   /// Whether blocks of this tower are adapted.
@@ -67,7 +72,7 @@ class Adapter {
 void detach(model::Clip& clip);
 
 /// While it lives, `clip` computes with the adapted weights and nothing attached; then the old weights, bit
-/// for bit, and what was attached come back.
+/// for bit, and what was attached come back, as they do if merging throws.
 class MergedScope {
  public:
   /// `scale`: see Adapter::adapted.
@@ -79,9 +84,12 @@ class MergedScope {
  private:
   struct Saved {
     model::ResidualAttentionBlockImpl* block;
-    model::BlockWeights weights;
+    std::vector<std::pair<torch::Tensor, torch::Tensor>> weights;  // the block's own, and their values before
     model::BlockAdapters adapters;
   };
+
+  void merge(const Adapter& adapter, std::size_t place, double scale);
+  void give_back();
 
   model::Clip clip_;
   std::vector<Saved> saved_;

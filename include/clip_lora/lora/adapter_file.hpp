@@ -59,9 +59,11 @@ struct LoadedAdapter {
 /// all; in a folder that is not empty the three files are replaced, each whole, and others stay. Throws
 /// ConfigError if it cannot be written, or if the format cannot say what the adapter is (kRAdapterRelease:
 /// ever; kAuthors and kPeft: another method than LoRA; kAuthors: ranks, scalings, projections or layers that
-/// differ between blocks). What is written in kAuthors is read by `torch.load(weights_only=True)`, in kPeft
-/// by PEFT's `PeftModel.from_pretrained`. Scalings are translated exactly: kAuthors' alpha is that of alpha /
-/// √rank, kPeft keeps alpha and use_rslora, kSafetensors the scalings themselves.
+/// differ between blocks; kAuthors and kPeft: scale 0). What is written in kAuthors is read by
+/// `torch.load(weights_only=True)`, in kPeft by PEFT's `PeftModel.from_pretrained`. Scalings are translated
+/// exactly: kAuthors' alpha is that of alpha / √rank, kPeft keeps alpha and use_rslora, kSafetensors the
+/// scalings themselves. What `context` says of the scale to merge at is a part of alpha in kAuthors and
+/// kPeft, whose other readers know no such scale.
 void save_adapter(const std::filesystem::path& path, const Adapter& adapter, const AdapterContext& context,
                   AdapterFormat format = AdapterFormat::kAuthors);
 

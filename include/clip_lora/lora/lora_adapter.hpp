@@ -37,6 +37,8 @@ class LoraAdapter final : public Adapter {
   const std::vector<AdaptedBlock>& blocks() const { return blocks_; }
   /// Whether the adapted blocks of every adapted tower are those that `position` names.
   bool is_at(Position position) const;
+  /// The same with `factor`, above 0, on what it changes: alpha is that much larger. Shares the tensors.
+  LoraAdapter scaled(double factor) const;
 
   const std::string& method() const override;
   const std::vector<Place>& places() const override { return places_; }
@@ -50,6 +52,7 @@ class LoraAdapter final : public Adapter {
   AdapterOptions options() const override;
   std::map<std::string, std::string> settings() const override;
   void set_training_options(const AdapterOptions& options) override;
+  const LoraAdapter* as_lora() const override { return this; }
 
  private:
   void set_places();

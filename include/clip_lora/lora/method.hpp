@@ -28,8 +28,11 @@ struct BlockMethod {
   /// Puts them where the block computes with them unmerged; unset: the block has no place for them.
   std::function<void(model::BlockAdapters& adapters, const io::StateDict& own, const AdapterOptions& options)>
       attach = {};
-  /// The flags beside --method, --encoder and --position that make a difference to what is saved.
+  /// The flags beside --method, --encoder and --position that it reads and that a saved adapter has to agree
+  /// with.
   std::vector<std::string> flags = {};
+  /// Those that only a training reads.
+  std::vector<std::string> training_flags = {};
 };
 
 /// A way to adapt a model.
@@ -38,6 +41,10 @@ struct Method {
   std::string summary;  ///< a line for the help text
   /// Other defaults of a run by this method: flags' names and values as in a configuration file.
   nlohmann::ordered_json defaults = nlohmann::ordered_json::object();
+  /// The flags of AdapterOptions that it reads beside --method; others that methods read are refused with it.
+  std::vector<std::string> flags;
+  /// Whether there is anything to train; if not, flags of training are refused too.
+  bool is_trained = true;
   /// A fresh adapter for `clip`, on its device. Throws ConfigError.
   std::function<std::shared_ptr<Adapter>(const model::Clip& clip, const AdapterOptions& options)> make;
   /// Adapter::settings() of an adapter that `options` make.

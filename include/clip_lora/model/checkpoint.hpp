@@ -15,6 +15,8 @@ namespace clip_lora::model {
 /// A CLIP with everything that its checkpoint says about using it.
 struct LoadedClip {
   Clip clip{nullptr};  ///< float32, CPU
+  /// The factor on cosines, exp of clip->logit_scale as float32 has it: bfloat16 would make 98.9 out of 100.
+  double logit_scale = 0.0;
   image::Preprocessing preprocessing;
   Naming naming = Naming::kOpenAi;
   std::vector<std::string> warnings;  ///< what had to be assumed; empty if the checkpoint says it all

@@ -17,7 +17,7 @@ struct Packing {
   bool causal = false;  ///< a row attends to itself and earlier ones, the prefix being earlier than all
   at::Tensor offsets;   ///< [N + 1] int32: sequence i's own rows are offsets[i] … offsets[i + 1] − 1
   at::Tensor ends;      ///< [N] int64: the row that stands for a sequence, its last if causal, else its first
-  at::Tensor tiles;     ///< [M, 5] int32, only where causal: see pack_prompts
+  at::Tensor tiles;     ///< [M, 5] int32, only where causal: see pack_prompts; tiles of no rows are ignored
 
   /// Whether all sequences have equally many rows and no prefix: rows are [N, L, D] then.
   bool is_dense() const { return prefix == 0 && rows == sequences * longest; }

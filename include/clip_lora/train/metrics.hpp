@@ -45,6 +45,10 @@ struct Metrics {
   double macro_f1() const;
 };
 
+/// Percent of the pictures whose likeliest class means their label, where class k means label meanings[k]
+/// (any number of classes may mean the same); 0 of nothing.
+double accuracy(const Predictions& predictions, const std::vector<int>& meanings);
+
 /// classes: C.
 Metrics compute_metrics(const Predictions& predictions, std::int64_t classes);
 

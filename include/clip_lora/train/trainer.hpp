@@ -20,7 +20,8 @@ namespace clip_lora::train {
 
 /// What engine::TrainingStep::run takes.
 struct Batch {
-  at::Tensor images;  ///< pixels [B, R, R, 3], or view requests [B, sizeof(ops::ViewRequest)], uint8
+  at::Tensor images;  ///< pixels [B, R, R, 3], or view requests [B, sizeof(ops::ViewRequest)], uint8; of
+                      ///< several processes each has its share
   at::Tensor labels;  ///< [B] int64
   std::optional<model::Prompts> texts = {};  ///< one of each image, with the contrastive loss
 };
@@ -117,6 +118,8 @@ struct TrainingPlan {
   Checkpoints checkpoints = {};
   Measuring measuring = {};
   std::function<void(const Progress&)> on_progress = {};  ///< after each iteration
+  engine::ProcessGroup* processes =
+      nullptr;  ///< those of the step: a signal to one stops all at one iteration
 };
 
 struct TrainingResult {
@@ -131,7 +134,7 @@ struct TrainingResult {
 /// and measurements change nothing of the training. Goes on from plan.checkpoints.resumed if that is there:
 /// `next_batch` then has to begin behind as many batches. Throws Interrupted between two iterations or in a
 /// look once a signal is pending, having saved a checkpoint if there are to be any; and Error if the loss is
-/// no longer finite at the end of training.
+/// no longer finite at the end of training, or a process is lost.
 TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
                      model::Clip& clip, const TrainingPlan& plan);
 

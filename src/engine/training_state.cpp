@@ -1,0 +1,48 @@
+#include "training_state.hpp"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <sstream>
+#include <string>
+
+#include "clip_lora/core/errors.hpp"
+
+namespace clip_lora::engine {
+namespace {
+
+std::string form_of(const at::Tensor& tensor) {
+  std::ostringstream text;
+  text << tensor.scalar_type() << " " << tensor.sizes();
+  return text.str();
+}
+
+void require_same_form(const io::StateDict& state, const io::StateDict& expected) {
+  for (const auto& [name, tensor] : expected) {
+    const auto found = state.find(name);
+    const std::string got = found == state.end() ? "nothing" : form_of(found->second);
+    if (got != form_of(tensor)) {
+      throw CheckpointError("training state: '" + name + "' is " + got + ", expected " + form_of(tensor));
+    }
+  }
+  for (const auto& [name, tensor] : state) {
+    if (!expected.contains(name)) throw CheckpointError("training state: unexpected tensor '" + name + "'");
+  }
+}
+
+}  // namespace
+
+void require_possible_state(const io::StateDict& state, const io::StateDict& expected,
+                            std::int64_t total_iterations, bool scales_loss) {
+  require_same_form(state, expected);
+  const double iteration = state.at("counters")[0].item<double>();
+  const double scale = state.at("counters")[2].item<double>();
+  if (!(iteration >= 0.0 && iteration <= static_cast<double>(total_iterations)) ||
+      iteration != std::floor(iteration) || (scales_loss && !(scale > 0.0))) {
+    throw CheckpointError("training state: 'counters' say iteration " + std::to_string(iteration) +
+                          " and loss scale " + std::to_string(scale) + ", expected a whole number up to " +
+                          std::to_string(total_iterations) + " and a positive one");
+  }
+}
+
+}  // namespace clip_lora::engine
