@@ -16,13 +16,6 @@ constexpr double kLetterWidth = 6.4;                                // of 11 px 
 constexpr double kMarkRadius = 3.2;
 constexpr int kTicks = 5;
 
-/// Tenths of a px are fine enough and keep the page small.
-std::string px(double value) {
-  std::string text = fixed(value, 1);
-  if (text.ends_with(".0")) text.resize(text.size() - 2);
-  return text;
-}
-
 struct Range {
   double low = std::numeric_limits<double>::infinity();
   double high = -std::numeric_limits<double>::infinity();
@@ -97,12 +90,14 @@ const char* css_class(LineKind kind) {
       return "dashed";
     case LineKind::kPublished:
       return "published";
+    case LineKind::kHollow:
+      return "hollow";
     default:
       return "marked";
   }
 }
 
-bool has_marks(LineKind kind) { return kind == LineKind::kMarked || kind == LineKind::kPublished; }
+bool has_marks(LineKind kind) { return kind != LineKind::kPlain && kind != LineKind::kDashed; }
 
 /// One chart in the making.
 class Drawing {
@@ -134,14 +129,8 @@ class Drawing {
   std::string draw() const {
     if (empty_) return "";
     std::string svg =
-        "<svg" +
-        attributes({{"viewBox", "0 0 " + std::to_string(chart_.width) + " " + std::to_string(chart_.height)},
-                    {"role", "img"},
-                    {"aria-label", chart_.label},
-                    {"class", "chart"},
-                    {"data-y-low", exact(y_.values.low)},
-                    {"data-y-high", exact(y_.values.high)}}) +
-        ">";
+        chart_beginning(chart_.width, chart_.height, chart_.label,
+                        {{"data-y-low", exact(y_.values.low)}, {"data-y-high", exact(y_.values.high)}});
     draw_axes(svg);
     for (const auto& line : chart_.lines) draw_line(svg, line);
     return svg + "</svg>";
@@ -243,6 +232,22 @@ std::vector<double> round_ticks(double low, double high, int count) {
   const double first = std::floor(low / step + 1e-9), last = std::ceil(high / step - 1e-9);
   for (double tick = first; tick <= last; tick += 1.0) ticks.push_back(tick * step);
   return ticks;
+}
+
+std::string px(double value) {
+  std::string text = fixed(value, 1);
+  if (text.ends_with(".0")) text.resize(text.size() - 2);
+  return text;
+}
+
+std::string chart_beginning(int width, int height, const std::string& label,
+                            const std::vector<std::pair<std::string, std::string>>& further) {
+  return "<svg" +
+         attributes({{"viewBox", "0 0 " + std::to_string(width) + " " + std::to_string(height)},
+                     {"role", "img"},
+                     {"aria-label", label},
+                     {"class", "chart"}}) +
+         attributes(further) + ">";
 }
 
 std::string draw(const Chart& chart) { return Drawing(chart).draw(); }

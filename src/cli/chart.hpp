@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace clip_lora::cli {
@@ -21,6 +22,7 @@ enum class LineKind {
   kPlain,      ///< thin and solid, without marks
   kDashed,     ///< without marks
   kPublished,  ///< dotted, with hollow marks
+  kHollow,     ///< dashed, with hollow marks
 };
 
 struct ChartLine {
@@ -47,6 +49,38 @@ struct Chart {
   int width = 340;  ///< in px of 11 px text
   int height = 232;
 };
+
+/// A bar from 0 to `value`.
+struct ChartBar {
+  std::string style;                ///< class of its colour, as of a ChartLine
+  bool filled = true;               ///< else only its outline is drawn
+  double value = 0.0;               ///< at least 0
+  std::optional<double> deviation;  ///< drawn as a whisker
+  std::string title;                ///< shown where the pointer rests on it
+  std::string attributes;           ///< as of a ChartPoint
+};
+
+/// Horizontal bars in groups under each other, each group under its name.
+struct BarChart {
+  struct Group {
+    std::string name;
+    std::vector<ChartBar> bars;
+  };
+  std::string label;  ///< what the chart shows, for screen readers
+  std::string x_title;
+  std::vector<Group> groups;
+  double highest = 1e300;  ///< what x cannot be above
+};
+
+/// An <svg> of `chart`; "" if there are no bars. Each bar has its value, with one decimal, beside it.
+std::string draw_bars(const BarChart& chart);
+
+/// `attributes` of an <svg> of `width` by `height` px and what it shows, up to and with the '>'.
+std::string chart_beginning(int width, int height, const std::string& label,
+                            const std::vector<std::pair<std::string, std::string>>& attributes);
+
+/// Tenths of a px are fine enough and keep the page small.
+std::string px(double value);
 
 /// An <svg> of `chart`; "" if no line has a point. Labels that would touch are left out, but for the first
 /// and last.

@@ -17,12 +17,16 @@ std::string shell_quoted(const std::string& word) {
 nlohmann::ordered_json settings_of(RunOptions options) {
   OptionTable table("", "");
   bind(table, options);
-  return table.to_json();
+  return table.config();
 }
 
 const nlohmann::ordered_json& default_settings() {
-  static const RunOptions untouched;
-  static const nlohmann::ordered_json settings = settings_of(untouched);
+  static const nlohmann::ordered_json settings = [] {
+    RunOptions untouched;
+    OptionTable table("", "");
+    bind(table, untouched);
+    return table.to_json();
+  }();
   return settings;
 }
 

@@ -14,7 +14,7 @@ std::string shell_quoted(const std::string& word);
 /// the order of the help text, for a POSIX shell.
 std::string command_line(RunOptions options);
 
-/// Every option by its flag.
+/// Every option that has a part in the run, by its flag: a configuration that repeats it.
 nlohmann::ordered_json settings_of(RunOptions options);
 
 /// Every option by its flag, as it stands where nothing is given: what a flag meant before there was one.

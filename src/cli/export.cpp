@@ -150,9 +150,13 @@ void export_open_ai(const fs::path& out, const Model& model, const MergedContext
 void export_adapter(const fs::path& out, const Model& model, const LoadedAdapter& adapter,
                     lora::AdapterFormat format) {
   const lora::AdapterContext context = context_of(model, adapter);
+  if (context.scale != 1.0 && format != lora::AdapterFormat::kSafetensors) {
+    log_warning("--to " + lora::to_string(format) + ": the scale that the adapter is evaluated at, " +
+                nlohmann::json(context.scale).dump() + ", is a part of alpha there");
+  }
   if (format != lora::AdapterFormat::kPeft) return lora::save_adapter(out, *adapter.adapter, context, format);
-  write_folder(out,
-               [&](const fs::path& folder) { lora::save_adapter(folder, *adapter.adapter, context, format); });
+  write_folder(
+      out, [&](const fs::path& folder) { lora::save_adapter(folder, *adapter.adapter, context, format); });
 }
 
 /// Everything that will be written.

@@ -238,7 +238,7 @@ bool OptionTable::parse(const std::vector<std::string>& arguments) {
   }
   if (!config_path_.empty()) read_config(config_path_);
   apply_further_defaults();
-  if (print_config_) std::cout << to_json().dump(2) << "\n";
+  if (print_config_) std::cout << config().dump(2) << "\n";
   return !print_config_;
 }
 
@@ -299,12 +299,29 @@ nlohmann::ordered_json OptionTable::to_json() const {
   return values;
 }
 
+std::set<std::string> OptionTable::left_out() const {
+  std::set<std::string> names = without_part_ ? without_part_() : std::set<std::string>();
+  std::erase_if(names, [&](const std::string& name) { return given_.contains(name); });
+  return names;
+}
+
+nlohmann::ordered_json OptionTable::config() const {
+  const std::set<std::string> idle = left_out();
+  nlohmann::ordered_json values;
+  for (const auto& entry : entries_) {
+    if (!idle.contains(entry.name)) values[entry.name] = entry.to_json();
+  }
+  return values;
+}
+
 std::vector<std::string> OptionTable::words(const nlohmann::ordered_json& defaults) const {
   const auto word = [](const json& value) {
     return value.is_string() ? value.get<std::string>() : value.dump();
   };
+  const std::set<std::string> idle = left_out();
   std::vector<std::string> words;
   for (const auto& entry : entries_) {
+    if (idle.contains(entry.name)) continue;
     const json value = entry.to_json();
     if (value == json(defaults.at(entry.name))) continue;
     const std::string flag = "--" + entry.name;

@@ -7,6 +7,7 @@
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/io/atomic_file.hpp"
+#include "figure_table.hpp"
 #include "published.hpp"
 #include "report_page.hpp"
 #include "report_text.hpp"
@@ -38,7 +39,7 @@ void ReportOptions::validate() const {
 
 void bind(OptionTable& table, ReportOptions& options) {
   table.add_argument("DIR", options.folder, "folder with results at any depth, e.g. a --save_path");
-  table.add("out", options.out, "folder for results.csv, results.md and report.html; unset: DIR");
+  table.add("out", options.out, "folder for results.csv, scales.csv, results.md and report.html; unset: DIR");
   table.add("title", options.title, "heading of the page");
   table.add("published", options.published,
             "JSON file of published figures, as configs/published.json; unset: that file's");
@@ -57,8 +58,9 @@ SavedRuns find_runs(const ReportOptions& options) {
   return found;
 }
 
-void print_groups(const ResultTable& table) {
-  for (const auto& group : table.groups) {
+/// Accuracies on all classes.
+void print_accuracies(const ResultTable& table) {
+  for (const auto& group : of_protocol(table, kAllClasses).groups) {
     std::cout << printable(group.label()) << "   zero-shot "
               << fixed(group.zero_shot_average().summary.mean, 2);
     for (const std::int64_t shots : group.shots) {
@@ -72,13 +74,39 @@ void print_groups(const ResultTable& table) {
   }
 }
 
+/// Averages over data sets of another protocol: "ViT-B/16, lora, base_to_new, 16 shots   base classes 60.56 →
+/// 86.26   …".
+void print_figures(const ResultGroup& group) {
+  for (const std::int64_t shots : group.shots) {
+    std::cout << printable(group.label()) << ", " << group.protocol << ", " << shots_text(shots);
+    for (const auto& figure : figures_of(group.protocol)) {
+      const FigureCell before = average_of_figure(group, shots, figure, 0.0);
+      const FigureCell after = average_of_figure(group, shots, figure, std::nullopt);
+      const auto text = [](const FigureCell& cell) {
+        return cell.summary.count > 0 ? fixed(cell.summary.mean, 2) : std::string("–");
+      };
+      std::cout << "   " << figure.label << " " << text(before) << " → " << text(after)
+                << (after.note.empty() ? "" : " (" + after.note + ")");
+    }
+    std::cout << "\n";
+  }
+}
+
+void print_results(const ResultTable& table) {
+  print_accuracies(table);
+  for (const auto& group : table.groups) {
+    if (group.protocol != kAllClasses) print_figures(group);
+  }
+}
+
 }  // namespace
 
 int report_command(const std::vector<std::string>& arguments) {
   ReportOptions options;
-  OptionTable table("clip_lora report",
-                    "Gathers the results below a folder into a table (results.csv, results.md) and a page "
-                    "(report.html).");
+  OptionTable table(
+      "clip_lora report",
+      "Gathers the results below a folder into tables (results.csv, scales.csv, results.md) and a page "
+      "(report.html).");
   bind(table, options);
   if (!table.parse(arguments)) return 0;
   options.validate();
@@ -90,6 +118,7 @@ int report_command(const std::vector<std::string>& arguments) {
 
   const fs::path out = options.out_folder();
   io::write_atomically(out / "results.csv", results_csv(results));
+  io::write_atomically(out / "scales.csv", scales_csv(results));
   io::write_atomically(out / "results.md", results_markdown(results));
   io::write_atomically(out / "report.html", page);
   std::cout << "read       " << with_commas(static_cast<std::int64_t>(found.runs.size()))
@@ -97,8 +126,9 @@ int report_command(const std::vector<std::string>& arguments) {
   if (!found.skipped.empty()) std::cout << ", " << found.skipped.size() << " skipped";
   if (!found.failed.empty()) std::cout << ", " << found.failed.size() << " failed";
   std::cout << "\n";
-  print_groups(results);
-  std::cout << "saved      " << (out / "").string() << "   results.csv   results.md   report.html "
+  print_results(results);
+  std::cout << "saved      " << (out / "").string()
+            << "   results.csv   scales.csv   results.md   report.html "
             << fixed(static_cast<double>(page.size()) / 1e6, 2) << " MB" << std::endl;
   return 0;
 }

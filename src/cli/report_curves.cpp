@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "clip_lora/cli/console.hpp"
+#include "figure_table.hpp"
 #include "markup.hpp"
 #include "report_parts.hpp"
 
@@ -43,27 +44,21 @@ class ShotsAxis {
   double largest_ = 0.0;
 };
 
-std::string with_deviation(const train::Summary& summary) {
-  return fixed(summary.mean, 2) + (summary.deviation ? " ± " + fixed(*summary.deviation, 2) : "");
-}
-
 ChartPoint mean_point(double x, const train::Summary& summary, const std::string& what,
                       const std::string& key, const std::string& where) {
   return {x,
           summary.mean,
           summary.deviation,
           false,
-          what + ": " + with_deviation(summary),
+          what + ": " + spread_text(summary),
           attributes({{"data-key", key}, {"data-value", exact(summary.mean)}}) + where};
 }
 
-std::string shots_text(std::int64_t shots) { return shots_name(shots) + (shots == 1 ? " shot" : " shots"); }
-
 /// The curve of a group on `dataset`, or of its averages for an empty name, interrupted where runs are
 /// missing.
-ChartLine accuracy_line(const ResultGroup& group, std::size_t index, const std::string& dataset,
+ChartLine accuracy_line(const ResultGroup& group, std::size_t drawn, const std::string& dataset,
                         const ShotsAxis& axis) {
-  ChartLine line{LineKind::kMarked, style_of(index), static_cast<int>(index), group.label(), {}};
+  ChartLine line{LineKind::kMarked, style_of(drawn), static_cast<int>(drawn), group.label(), {}};
   bool gap = false;
   for (const std::int64_t shots : group.shots) {
     const ResultAverage average = group.average(shots);
@@ -71,10 +66,11 @@ ChartLine accuracy_line(const ResultGroup& group, std::size_t index, const std::
     const bool is_there = dataset.empty() ? average.complete : cell != nullptr;
     if (is_there) {
       const std::string lacking = group.lacking_seeds(dataset.empty() ? average.seeds : cell->seeds.size());
-      line.points.push_back(mean_point(
-          axis(shots), dataset.empty() ? average.summary : cell->accuracy,
-          group.label() + ", " + shots_text(shots) + (lacking.empty() ? "" : ", " + lacking),
-          dataset.empty() ? "average_accuracy" : "mean_accuracy", place(index, dataset, shots_name(shots))));
+      line.points.push_back(
+          mean_point(axis(shots), dataset.empty() ? average.summary : cell->accuracy,
+                     group.label() + ", " + shots_text(shots) + (lacking.empty() ? "" : ", " + lacking),
+                     dataset.empty() ? "average_accuracy" : "mean_accuracy",
+                     place(group.index, dataset, shots_name(shots))));
       line.points.back().after_gap = gap;
     }
     gap = !is_there;
@@ -82,9 +78,9 @@ ChartLine accuracy_line(const ResultGroup& group, std::size_t index, const std::
   return line;
 }
 
-ChartLine zero_shot_line(const ResultGroup& group, std::size_t index, const std::string& dataset,
+ChartLine zero_shot_line(const ResultGroup& group, std::size_t drawn, const std::string& dataset,
                          const ShotsAxis& axis) {
-  ChartLine line{LineKind::kDashed, style_of(index), 0, group.backbone + ", zero-shot", {}};
+  ChartLine line{LineKind::kDashed, style_of(drawn), 0, group.backbone + ", zero-shot", {}};
   const bool is_there = dataset.empty() || group.zero_shot(dataset).count > 0;
   if (!is_there) return line;
   const double value =
@@ -94,9 +90,9 @@ ChartLine zero_shot_line(const ResultGroup& group, std::size_t index, const std:
   return line;
 }
 
-ChartLine published_curve(const ResultGroup& group, std::size_t index, const std::string& dataset,
+ChartLine published_curve(const ResultGroup& group, std::size_t drawn, const std::string& dataset,
                           const ShotsAxis& axis) {
-  ChartLine line{LineKind::kPublished, style_of(index), 3, group.backbone + ", published", {}};
+  ChartLine line{LineKind::kPublished, style_of(drawn), 3, group.backbone + ", published", {}};
   for (const std::int64_t shots : group.shots) {
     const auto value = group.published_accuracy(dataset, shots);
     if (!value) continue;
@@ -104,7 +100,7 @@ ChartLine published_curve(const ResultGroup& group, std::size_t index, const std
         {axis(shots), *value, std::nullopt, false,
          group.published->name + ", " + group.backbone + ", " + shots_text(shots) + ": " + fixed(*value, 1),
          attributes({{"data-key", "published"}, {"data-value", exact(*value)}}) +
-             place(index, dataset, shots_name(shots))});
+             place(group.index, dataset, shots_name(shots))});
   }
   return line;
 }
@@ -116,15 +112,10 @@ bool is_first(const ResultTable& table, std::size_t index, const IsShared& is_sh
   return std::none_of(table.groups.begin(), end, is_shared);
 }
 
-/// The first group of a backbone's weights, whose zero-shot accuracy the others share.
-bool is_first_of_weights(const ResultTable& table, std::size_t index) {
-  const ResultGroup& group = table.groups[index];
-  const auto weights = [](const ResultGroup& of) {
-    return comparable_setting(*of.runs.front(), "checkpoint");
-  };
-  return is_first(table, index, [&](const ResultGroup& other) {
-    return other.backbone == group.backbone && weights(other) == weights(group);
-  });
+/// The first group of an untouched model, whose zero-shot accuracy the others share.
+bool has_own_zero_shot(const ResultTable& table, std::size_t index) {
+  return is_first(table, index,
+                  [&](const ResultGroup& other) { return share_zero_shot(other, table.groups[index]); });
 }
 
 bool is_first_of_published(const ResultTable& table, std::size_t index) {
@@ -135,8 +126,8 @@ bool is_first_of_published(const ResultTable& table, std::size_t index) {
   });
 }
 
-/// The backbone, and the variant where that alone tells weights apart.
-std::string weights_label(const ResultTable& table, std::size_t index) {
+/// The backbone, and the variant where that alone tells untouched models apart.
+std::string untouched_label(const ResultTable& table, std::size_t index) {
   const ResultGroup& group = table.groups[index];
   const bool is_alone =
       is_first(table, index, [&](const ResultGroup& other) { return other.backbone == group.backbone; });
@@ -156,7 +147,7 @@ Chart accuracy_chart(const ResultTable& table, const std::string& dataset, std::
   for (std::size_t i = 0; i < std::min(kShownGroups, table.groups.size()); ++i) {
     const ResultGroup& group = table.groups[i];
     if (dataset.empty() && group.datasets.size() < datasets) continue;  // a mean over others
-    if (is_first_of_weights(table, i)) chart.lines.push_back(zero_shot_line(group, i, dataset, axis));
+    if (has_own_zero_shot(table, i)) chart.lines.push_back(zero_shot_line(group, i, dataset, axis));
     if (is_first_of_published(table, i)) chart.lines.push_back(published_curve(group, i, dataset, axis));
     chart.lines.push_back(accuracy_line(group, i, dataset, axis));
   }
@@ -169,9 +160,9 @@ std::string accuracy_legend(const ResultTable& table) {
     const ResultGroup& group = table.groups[i];
     entries.push_back({LineKind::kMarked, style_of(i), static_cast<int>(i), group.label()});
     const bool several = table.groups.size() > 1;
-    if (is_first_of_weights(table, i)) {
-      entries.push_back(
-          {LineKind::kDashed, style_of(i), 0, "zero-shot" + (several ? ", " + weights_label(table, i) : "")});
+    if (has_own_zero_shot(table, i)) {
+      entries.push_back({LineKind::kDashed, style_of(i), 0,
+                         "zero-shot" + (several ? ", " + untouched_label(table, i) : "")});
     }
     if (is_first_of_published(table, i)) {
       entries.push_back({LineKind::kPublished, style_of(i), 3,
@@ -234,9 +225,9 @@ std::string legend(const std::vector<LegendEntry>& entries) {
 }
 
 std::string curves_part(const ResultTable& table) {
+  if (table.groups.empty()) return "";
   const ShotsAxis axis(table);
-  std::set<std::string> datasets;
-  for (const auto& group : table.groups) datasets.insert(group.datasets.begin(), group.datasets.end());
+  const auto datasets = all_datasets(table);
   const auto chart = [&](const std::string& dataset) {
     return draw(accuracy_chart(table, dataset, datasets.size(), axis));
   };
@@ -253,7 +244,7 @@ std::string curves_part(const ResultTable& table) {
   const bool one = datasets.size() == 1;
   std::string text =
       "<div class=\"hero\">" +
-      chart_figure(one ? *datasets.begin() : "mean over data sets", chart(one ? *datasets.begin() : "")) +
+      chart_figure(one ? datasets.front() : "mean over data sets", chart(one ? datasets.front() : "")) +
       "<div>" + explanation + "</div></div>";
   if (one) return text;
   text += "<div class=\"multiples\">";

@@ -37,10 +37,16 @@ std::string summary_part(const SavedRuns& found, const ResultTable& table);
 std::string averages_part(const ResultTable& table);
 
 /// The table of one group: data sets by shots, with what is published.
-std::string group_part(const ResultGroup& group, std::size_t index);
+std::string group_part(const ResultGroup& group);
 
-/// Accuracy against shots: the average over data sets, and each data set.
+/// Accuracy against shots: the average over data sets, and each data set; "" without groups.
 std::string curves_part(const ResultTable& table);
+
+/// Accuracy and recall against the scale of the adapter, where runs were evaluated at several; else "".
+std::string scales_part(const ResultTable& table);
+
+/// A bar per data set of cross_dataset or robustness, zero-shot beside adapted; "" without such runs.
+std::string bars_part(const ResultTable& table, const std::string& protocol);
 
 /// The loss over the training of `runs`, and the looks at the validation images; "" if nothing was written
 /// down.

@@ -36,12 +36,13 @@ std::string run_row(const SavedRun& run, const std::string& group, std::size_t n
          "</td><th scope=\"row\">" + escaped(run.dataset) + "</th>" +
          (group.empty() ? "" : "<td class=\"words\">" + escaped(group) + "</td>") + "<td>" +
          shots_name(run.shots) + "</td><td>" + std::to_string(run.seed) + "</td>" +
-         figure_cell(run.zero_shot_accuracy, 2, "zero_shot_accuracy") +
-         figure_cell(run.accuracy, 2, "accuracy") + figure_cell(run.top5_accuracy, 2, "top5_accuracy") +
-         figure_cell(run.macro_f1, 3, "macro_f1") +
-         figure_cell(run.expected_calibration_error, 3, "expected_calibration_error") +
-         figure_cell(run.loss, 3, "loss") + time_cell(run, "total") + time_cell(run, "training") +
-         speed_cell(run) + memory_cell(run.peak_gpu_bytes, "peak_gpu_bytes") +
+         (run.is_retrieval() ? std::string(kNothing) + kNothing
+                             : figure_cell(run.zero_shot_accuracy, 2, "zero_shot_accuracy") +
+                                   figure_cell(run.accuracy, 2, "accuracy")) +
+         optional_cell(run.top5_accuracy, 2, "top5_accuracy") + optional_cell(run.macro_f1, 3, "macro_f1") +
+         optional_cell(run.expected_calibration_error, 3, "expected_calibration_error") +
+         (run.iterations > 0 ? optional_cell(run.loss, 3, "loss") : kNothing) + time_cell(run, "total") +
+         time_cell(run, "training") + speed_cell(run) + memory_cell(run.peak_gpu_bytes, "peak_gpu_bytes") +
          memory_cell(run.peak_resident_bytes, "peak_resident_bytes") + "</tr>";
 }
 
@@ -65,7 +66,7 @@ std::string runs_part(const ResultTable& table, std::size_t budget) {
   std::size_t number = 0, left_out = 0;
   for (const auto& group : table.groups) {
     for (const SavedRun* run : group.runs) {
-      const std::string row = run_row(*run, several ? group.label() : "", number + 1);
+      const std::string row = run_row(*run, several ? group.title() : "", number + 1);
       const std::string command = "<li><code>" + escaped(run->command) + "</code></li>";
       if (rows.size() + commands.size() + row.size() + command.size() > budget) {
         ++left_out;

@@ -4,6 +4,7 @@
 
 #include "clip_lora/cli/console.hpp"
 #include "clip_lora/io/json_text.hpp"
+#include "figure_table.hpp"
 #include "prediction_text.hpp"
 
 namespace clip_lora::cli {
@@ -25,30 +26,13 @@ void add_row(std::string& text, const std::vector<std::string>& fields) {
   text += "\n";
 }
 
-/// Cells of a Markdown table, where '|' would begin the next one.
-void add_line(std::string& text, const std::vector<std::string>& cells) {
-  text += "|";
-  for (const auto& cell : cells) {
-    text += " ";
-    for (const char character : cell)
-      text += character == '|' ? std::string("\\|") : std::string(1, character);
-    text += " |";
-  }
-  text += "\n";
-}
-
-std::string spread(const train::Summary& summary) {
-  const std::string mean = fixed(summary.mean, 2);
-  return summary.deviation ? mean + " ± " + fixed(*summary.deviation, 2) : mean;
-}
-
 /// " (2 of 3)", or "".
 std::string seeds_text(std::size_t present, std::size_t seeds) {
   return present < seeds ? " (" + std::to_string(present) + " of " + std::to_string(seeds) + ")" : "";
 }
 
 std::string average_text(const ResultAverage& average, const ResultGroup& group) {
-  if (average.complete) return spread(average.summary) + seeds_text(average.seeds, group.seeds.size());
+  if (average.complete) return spread_text(average.summary) + seeds_text(average.seeds, group.seeds.size());
   return std::to_string(average.datasets) + " of " + std::to_string(group.datasets.size()) + " data sets";
 }
 
@@ -65,7 +49,7 @@ void add_published(std::string& text, const ResultGroup& group, const std::strin
     cells.push_back(published_text(group.published_accuracy(dataset, shots)));
   }
   if (std::any_of(cells.begin() + 1, cells.end(), [](const auto& cell) { return cell != kNothing; }))
-    add_line(text, cells);
+    add_markdown_row(text, cells);
 }
 
 void add_group(std::string& text, const ResultGroup& group) {
@@ -73,7 +57,7 @@ void add_group(std::string& text, const ResultGroup& group) {
   std::vector<std::string> header = {"", "zero-shot"};
   for (const std::int64_t shots : group.shots)
     header.push_back(shots_name(shots) + (shots == 1 ? " shot" : " shots"));
-  add_line(text, header);
+  add_markdown_row(text, header);
   text += "|---|" + std::string(4, '-') + ":|";
   for (std::size_t i = 0; i < group.shots.size(); ++i) text += "---:|";
   text += "\n";
@@ -83,14 +67,20 @@ void add_group(std::string& text, const ResultGroup& group) {
       const ResultCell* cell = group.cell(dataset, shots);
       cells.push_back(cell == nullptr ? kNothing : cell_text(*cell, group.seeds.size()));
     }
-    add_line(text, cells);
+    add_markdown_row(text, cells);
     add_published(text, group, dataset);
   }
   if (group.datasets.size() < 2) return;
   std::vector<std::string> cells = {"**average**", fixed(group.zero_shot_average().summary.mean, 2)};
   for (const std::int64_t shots : group.shots) cells.push_back(average_text(group.average(shots), group));
-  add_line(text, cells);
+  add_markdown_row(text, cells);
   add_published(text, group, "");
+}
+
+void add_tables(std::string& text, const std::string& title, const std::vector<FigureTable>& tables) {
+  if (tables.empty()) return;
+  text += "\n## " + title + "\n";
+  for (const auto& table : tables) text += as_markdown(table);
 }
 
 void add_sources(std::string& text, const ResultTable& table) {
@@ -112,6 +102,8 @@ std::string results_csv(const ResultTable& table) {
                                      "backbone",
                                      "shots",
                                      "seed",
+                                     "method",
+                                     "protocol",
                                      "zero_shot_accuracy",
                                      "accuracy",
                                      "top5_accuracy",
@@ -142,8 +134,10 @@ std::string results_csv(const ResultTable& table) {
                                          run->backbone,
                                          shots_name(run->shots),
                                          std::to_string(run->seed),
-                                         number(run->zero_shot_accuracy),
-                                         number(run->accuracy),
+                                         run->method,
+                                         run->protocol,
+                                         run->is_retrieval() ? "" : number(run->zero_shot_accuracy),
+                                         run->is_retrieval() ? "" : number(run->accuracy),
                                          number(run->top5_accuracy),
                                          number(run->macro_f1),
                                          number(run->expected_calibration_error),
@@ -170,14 +164,47 @@ std::string results_csv(const ResultTable& table) {
 }
 
 std::string cell_text(const ResultCell& cell, std::size_t seeds) {
-  return spread(cell.accuracy) + seeds_text(cell.seeds.size(), seeds);
+  return spread_text(cell.accuracy) + seeds_text(cell.seeds.size(), seeds);
+}
+
+std::string scales_csv(const ResultTable& table) {
+  std::string text;
+  add_row(text, {"run", "dataset", "backbone", "method", "protocol", "shots", "seed", "tested_on",
+                 "eval_scale", "figure", "percent"});
+  for (const auto& group : table.groups) {
+    for (const SavedRun* run : group.runs) {
+      for (const auto& [of, value] : run->measured) {
+        const auto& [tested_on, name, scale] = of;
+        add_row(text, {run->name, run->dataset, run->backbone, run->method, run->protocol,
+                       shots_name(run->shots), std::to_string(run->seed),
+                       tested_on.empty() ? run->dataset : tested_on, number(scale), name, number(value)});
+      }
+    }
+  }
+  return text;
+}
+
+void add_markdown_row(std::string& text, const std::vector<std::string>& cells) {
+  text += "|";
+  for (const auto& cell : cells) {
+    text += " ";
+    for (const char character : cell)
+      text += character == '|' ? std::string("\\|") : std::string(1, character);
+    text += " |";
+  }
+  text += "\n";
 }
 
 std::string results_markdown(const ResultTable& table) {
   std::string text =
       "# Results\n\nTest accuracy in percent: mean ± standard deviation over seeds; (2 of 3): so many seeds "
       "are there, of an average in one of its data sets; –: none is.\n";
-  for (const auto& group : table.groups) add_group(text, group);
+  for (const auto& group : of_protocol(table, kAllClasses).groups) add_group(text, group);
+  add_tables(text, "Methods", method_tables(table));
+  add_tables(text, protocol_name(kBaseToNew), base_to_new_tables(table));
+  add_tables(text, protocol_name(kRobustness), other_dataset_tables(table, kRobustness));
+  add_tables(text, protocol_name(kCrossDataset), other_dataset_tables(table, kCrossDataset));
+  add_tables(text, protocol_name(kRetrieval), retrieval_tables(table));
   std::string sources;
   add_sources(sources, table);
   if (!sources.empty()) text += "\nPublished:\n\n" + sources;

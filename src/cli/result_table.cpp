@@ -40,15 +40,38 @@ std::vector<const SavedRun*> pointers(const std::vector<SavedRun>& runs) {
   return result;
 }
 
-/// Whether runs that would stand in one cell differ in `setting`.
-bool tells_apart(const std::vector<SavedRun>& runs, const std::string& setting) {
+/// Of which runs the settings can be compared: others have other defaults.
+using Kind = std::pair<std::string, std::string>;  // protocol, method
+
+Kind kind_of(const SavedRun& run) { return {run.protocol, run.method}; }
+
+/// Whether runs of `kind` that would stand in one cell differ in `setting`.
+bool tells_apart(const std::vector<SavedRun>& runs, const Kind& kind, const std::string& setting) {
   std::map<std::tuple<std::string, std::string, std::int64_t>, ordered_json> first;
   for (const auto& run : runs) {
+    if (kind_of(run) != kind) continue;
     const ordered_json value = comparable_setting(run, setting);
     const auto [entry, is_new] = first.try_emplace({run.backbone, run.dataset, run.shots}, value);
     if (!is_new && entry->second != value) return true;
   }
   return false;
+}
+
+/// The settings that tell groups of each kind apart.
+std::map<Kind, std::vector<std::string>> telling_settings(const std::vector<SavedRun>& runs) {
+  std::map<Kind, std::vector<std::string>> telling;
+  for (const auto& run : runs) telling[kind_of(run)];
+  for (const auto& setting : setting_names(runs)) {
+    for (auto& [kind, settings] : telling) {
+      if (tells_apart(runs, kind, setting)) settings.push_back(setting);
+    }
+  }
+  return telling;
+}
+
+std::ptrdiff_t rank_of_protocol(const std::string& protocol) {
+  const std::vector<std::string> order = {kAllClasses, kBaseToNew, kCrossDataset, kRobustness, kRetrieval};
+  return std::find(order.begin(), order.end(), protocol) - order.begin();
 }
 
 /// Whether runs of one backbone belong to the same variant.
@@ -72,7 +95,10 @@ std::string variant_of(const SavedRun& run, const std::vector<std::string>& sett
 
 /// Variants in the order of their settings' values: rank 2 before rank 16.
 bool precedes(const SavedRun& a, const SavedRun& b, const std::vector<std::string>& settings) {
-  if (a.backbone != b.backbone) return a.backbone < b.backbone;
+  const auto kind = [](const SavedRun& run) {
+    return std::make_tuple(run.backbone, rank_of_protocol(run.protocol), run.protocol, run.method);
+  };
+  if (kind(a) != kind(b)) return kind(a) < kind(b);
   for (const auto& setting : settings) {
     const ordered_json of_a = comparable_setting(a, setting), of_b = comparable_setting(b, setting);
     if (of_a != of_b) return of_a < of_b;
@@ -113,45 +139,121 @@ void fill(ResultGroup& group) {
   }
 }
 
-/// The average over data sets of each seed; nothing unless every cell has the same seeds.
-std::vector<double> averages_by_seed(const std::vector<const ResultCell*>& cells) {
-  std::map<std::int64_t, std::vector<double>> by_seed;
-  for (const ResultCell* cell : cells) {
-    std::map<std::int64_t, std::vector<double>> of_cell;  // a run that was done again has company
-    for (const SavedRun* run : cell->runs) of_cell[run->seed].push_back(run->accuracy);
-    for (const auto& [seed, accuracies] : of_cell) by_seed[seed].push_back(train::summarise(accuracies).mean);
+/// "r_adapter, lr 0.001": `name` unless it is empty, and the settings.
+std::string variant_of(const SavedRun& run, const std::string& name,
+                       const std::vector<std::string>& settings) {
+  const std::string variant = variant_of(run, settings);
+  return name.empty() || variant.empty() ? name + variant : name + ", " + variant;
+}
+
+/// "n_iters 500, 1000" for each setting that differs between cells of a group.
+std::set<std::string> mixed_settings(const ResultGroup& group, const std::vector<std::string>& varying) {
+  std::set<std::string> mixed;
+  for (const auto& setting : varying) {
+    const auto first = first_of_each_value(group.runs, setting);
+    if (first.size() < 2) continue;
+    std::string text = setting;
+    for (const SavedRun* run : first)
+      text += (run == first.front() ? " " : ", ") + setting_text(*run, setting);
+    mixed.insert(text);
   }
-  std::vector<double> averages;
-  for (const auto& [seed, accuracies] : by_seed) {
-    if (accuracies.size() != cells.size()) return {};
-    averages.push_back(train::summarise(accuracies).mean);
-  }
-  return averages;
+  return mixed;
+}
+
+/// Runs that have been tested on other data sets than their neighbours have means over others.
+bool is_mean_over_different(const std::vector<const SavedRun*>& runs, const Measure& measure) {
+  if (measure.tested_on != kMeanOfOthers) return false;
+  const auto others = [](const SavedRun* run) {
+    return std::set<std::string>(run->others.begin(), run->others.end());
+  };
+  return std::any_of(runs.begin(), runs.end(),
+                     [&](const SavedRun* run) { return others(run) != others(runs.front()); });
 }
 
 }  // namespace
 
+std::map<std::int64_t, double> ResultCell::by_seed(const Measure& measure) const {
+  if (is_mean_over_different(runs, measure)) return {};
+  std::map<std::int64_t, std::vector<double>> values;  // a run that was done again has company
+  for (const SavedRun* run : runs) {
+    if (const auto value = run->measure(measure)) values[run->seed].push_back(*value);
+  }
+  std::map<std::int64_t, double> means;
+  for (const auto& [seed, of_seed] : values) means[seed] = train::summarise(of_seed).mean;
+  return means;
+}
+
+train::Summary ResultCell::of(const Measure& measure) const {
+  if (is_mean_over_different(runs, measure)) return {};
+  std::vector<double> values;
+  for (const SavedRun* run : runs) {
+    if (const auto value = run->measure(measure)) values.push_back(*value);
+  }
+  return train::summarise(values);
+}
+
 std::string ResultGroup::label() const { return variant.empty() ? backbone : backbone + ", " + variant; }
+
+std::string ResultGroup::title() const { return names_protocol ? label() + ", " + protocol : label(); }
 
 const ResultCell* ResultGroup::cell(const std::string& dataset, std::int64_t at_shots) const {
   const auto found = cells.find({dataset, at_shots});
   return found == cells.end() ? nullptr : &found->second;
 }
 
-ResultAverage ResultGroup::average(std::int64_t at_shots) const {
-  std::vector<const ResultCell*> present;
-  std::vector<double> means;
+ResultAverage ResultGroup::average(std::int64_t at_shots, const Measure& measure) const {
+  std::vector<double> means, of_seeds;
+  ResultAverage average;
+  average.seeds = seeds.size();
   for (const auto& dataset : datasets) {
-    if (const ResultCell* found = cell(dataset, at_shots)) {
-      present.push_back(found);
-      means.push_back(found->accuracy.mean);
-    }
+    const ResultCell* found = cell(dataset, at_shots);
+    const train::Summary summary = found == nullptr ? train::Summary() : found->of(measure);
+    if (summary.count == 0) continue;
+    means.push_back(summary.mean);
+    average.seeds = std::min(average.seeds, found->by_seed(measure).size());
   }
-  ResultAverage average{present.size(), present.size() == datasets.size(), seeds.size(),
-                        train::summarise(means)};
-  for (const ResultCell* found : present) average.seeds = std::min(average.seeds, found->seeds.size());
-  average.summary.deviation = train::summarise(averages_by_seed(present)).deviation;
+  for (const auto& [seed, value] : average_by_seed(at_shots, measure)) of_seeds.push_back(value);
+  average.datasets = means.size();
+  average.complete = means.size() == datasets.size();
+  average.summary = train::summarise(means);
+  average.summary.deviation = train::summarise(of_seeds).deviation;
   return average;
+}
+
+std::map<std::int64_t, double> ResultGroup::average_by_seed(std::int64_t at_shots,
+                                                            const Measure& measure) const {
+  std::map<std::int64_t, std::vector<double>> by_seed;
+  std::size_t present = 0;
+  for (const auto& dataset : datasets) {
+    const ResultCell* found = cell(dataset, at_shots);
+    if (found == nullptr) continue;
+    const auto of_cell = found->by_seed(measure);
+    for (const auto& [seed, mean] : of_cell) by_seed[seed].push_back(mean);
+    if (!of_cell.empty()) ++present;
+  }
+  std::map<std::int64_t, double> averages;
+  for (const auto& [seed, means] : by_seed) {
+    if (means.size() != present) return {};
+    averages[seed] = train::summarise(means).mean;
+  }
+  return averages;
+}
+
+std::set<double> ResultGroup::scales(std::int64_t at_shots, const std::string& measure_name,
+                                     const std::string& tested_on) const {
+  std::set<double> all;
+  for (const SavedRun* run : runs) {
+    if (run->shots == at_shots) all.merge(run->scales(measure_name, tested_on));
+  }
+  return all;
+}
+
+std::optional<double> ResultGroup::main_scale(std::int64_t at_shots) const {
+  std::set<double> scales;
+  for (const SavedRun* run : runs) {
+    if (run->shots == at_shots) scales.insert(run->eval_scale);
+  }
+  return scales.size() == 1 ? std::optional(*scales.begin()) : std::nullopt;
 }
 
 ResultAverage ResultGroup::zero_shot_average() const {
@@ -198,24 +300,70 @@ std::string ResultGroup::lacking_seeds(std::size_t present) const {
   return std::to_string(present) + " of " + std::to_string(seeds.size()) + " seeds";
 }
 
+bool share_zero_shot(const ResultGroup& a, const ResultGroup& b) {
+  if (a.backbone != b.backbone) return false;
+  std::vector<std::string> telling = {"checkpoint"};
+  if (a.protocol != kRetrieval)  // where captions stand as they are
+    telling.insert(telling.end(), {"template", "templates", "zero_shot_templates"});
+  return agree(*a.runs.front(), *b.runs.front(), telling);
+}
+
+ResultTable of_protocol(const ResultTable& table, const std::string& protocol) {
+  ResultTable part = table;
+  std::erase_if(part.groups, [&](const ResultGroup& group) { return group.protocol != protocol; });
+  return part;
+}
+
+std::vector<std::string> protocols_of(const ResultTable& table) {
+  std::set<std::pair<std::ptrdiff_t, std::string>> protocols;
+  for (const auto& group : table.groups) protocols.insert({rank_of_protocol(group.protocol), group.protocol});
+  std::vector<std::string> names;
+  for (const auto& [rank, name] : protocols) names.push_back(name);
+  return names;
+}
+
+std::vector<std::int64_t> all_shots(const ResultTable& table) {
+  std::set<std::int64_t> shots;
+  for (const auto& group : table.groups) shots.insert(group.shots.begin(), group.shots.end());
+  return {shots.begin(), shots.end()};
+}
+
+std::vector<std::string> all_datasets(const ResultTable& table) {
+  std::set<std::string> datasets;
+  for (const auto& group : table.groups) datasets.insert(group.datasets.begin(), group.datasets.end());
+  return {datasets.begin(), datasets.end()};
+}
+
 ResultTable tabulate(const std::vector<SavedRun>& runs, const std::vector<PublishedFigures>& published) {
   std::vector<const SavedRun*> sorted = pointers(runs);
-  std::vector<std::string> telling;
+  const auto telling = telling_settings(runs);
   ResultTable table;
   for (const auto& setting : setting_names(runs)) {
-    if (tells_apart(runs, setting)) telling.push_back(setting);
     if (first_of_each_value(sorted, setting).size() > 1) table.varying_settings.push_back(setting);
   }
+  std::set<std::string> protocols, methods;
+  for (const auto& run : runs) {
+    protocols.insert(run.protocol);
+    methods.insert(run.method);
+  }
+  const bool names_methods = methods != std::set<std::string>{kLora};
   std::sort(sorted.begin(), sorted.end(),
-            [&](const SavedRun* a, const SavedRun* b) { return precedes(*a, *b, telling); });
+            [&](const SavedRun* a, const SavedRun* b) { return precedes(*a, *b, telling.at(kind_of(*a))); });
   for (const SavedRun* run : sorted) {
+    const auto& settings = telling.at(kind_of(*run));
     auto group = std::find_if(table.groups.begin(), table.groups.end(), [&](const ResultGroup& other) {
-      return other.backbone == run->backbone && agree(*other.runs.front(), *run, telling);
+      const SavedRun& first = *other.runs.front();
+      return first.backbone == run->backbone && kind_of(first) == kind_of(*run) &&
+             agree(first, *run, settings);
     });
     if (group == table.groups.end()) {
       ResultGroup fresh;
+      fresh.index = table.groups.size();
       fresh.backbone = run->backbone;
-      fresh.variant = variant_of(*run, telling);
+      fresh.protocol = run->protocol;
+      fresh.method = run->method;
+      fresh.variant = variant_of(*run, names_methods ? run->method : "", settings);
+      fresh.names_protocol = protocols.size() > 1;
       group = table.groups.insert(group, std::move(fresh));
     }
     group->runs.push_back(run);
@@ -224,20 +372,14 @@ ResultTable tabulate(const std::vector<SavedRun>& runs, const std::vector<Publis
   for (auto& group : table.groups) {
     fill(group);
     group.published = find_published(published, group);
-    for (const auto& setting : table.varying_settings) {
-      const auto first = first_of_each_value(group.runs, setting);
-      if (first.size() < 2) continue;
-      std::string text = setting;
-      for (const SavedRun* run : first)
-        text += (run == first.front() ? " " : ", ") + setting_text(*run, setting);
-      mixed.insert(text);
-    }
+    mixed.merge(mixed_settings(group, table.varying_settings));
   }
   table.mixed_settings.assign(mixed.begin(), mixed.end());
   return table;
 }
 
 std::string setting_text(const SavedRun& run, const std::string& setting) {
+  if (setting == "eval_scale") return setting_text(comparable_setting(run, setting));
   const std::string value = setting_text(run.settings.value(setting, ordered_json()));
   if (setting != "checkpoint" || run.fingerprint.empty()) return value;
   const std::filesystem::path file(value);

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "clip_lora/cli/console.hpp"
-#include "clip_lora/data/captions.hpp"
 #include "clip_lora/train/retrieval.hpp"
 #include "run_base.hpp"
 
@@ -21,22 +20,8 @@ std::string count(std::size_t number, const std::string& what) {
   return with_commas(static_cast<std::int64_t>(number)) + " " + what;
 }
 
-/// Leaves the images that are there, and says how many are not.
-std::int64_t leave_out_missing(std::vector<data::CaptionedImage>& images, const std::string& what,
-                               bool allowed) {
-  if (allowed) return static_cast<std::int64_t>(data::leave_out_missing(images, what));
-  data::require_images(images, what);
-  return 0;
-}
-
 std::string text_of(const Recall& recall) {
   return fixed(recall.at_1, 2) + " / " + fixed(recall.at_5, 2) + " / " + fixed(recall.at_10, 2);
-}
-
-/// "image to text 85.00 / 100.00 / 100.00   text to image 70.60 / 92.40 / 96.10 %".
-std::string text_of(const RetrievalMetrics& metrics) {
-  return "image to text " + text_of(metrics.image_to_text) + "   text to image " +
-         text_of(metrics.text_to_image) + " %";
 }
 
 ordered_json to_json(const Recall& recall) {
@@ -54,23 +39,21 @@ class RetrievalRun : private RunBase {
   using RunBase::RunBase;
 
   RunResult execute() {
-    data::CaptionDataset found =
-        data::load_captions(options_.data.dataset, options_.data.root_path, options_.data.split);
-    const auto adapter = begin(test_data(found));
+    const auto adapter = begin(found_.run);
     templates_.clear();  // captions stand as they are
-    const bool learns = trains() && adapter->parameter_count() > 0;
-    if (learns) add_training_pairs(found.train);
-    open(pictures(found));
+    open(pictures());
+    if (only_trains()) {
+      train(*adapter, caption_texts(data_.captions), {});
+      return {};
+    }
 
     RunResult result;
     if (trains()) {
       result.untouched_retrieval = timed("zero_shot", [&] { return recall("zero-shot"); });
-      out_ << "zero-shot  " << text_of(*result.untouched_retrieval) << std::endl;
-    }
-    if (learns) {
+      out_ << "zero-shot  " << recall_text(*result.untouched_retrieval) << std::endl;
       training_ = timed("training", [&] { return train(*adapter, caption_texts(data_.captions), {}); });
+      save_adapter(*adapter);
     }
-    if (trains()) save_adapter(*adapter);
     result.retrieval = timed("evaluation", [&] { return evaluate(*adapter); });
     print(result.retrieval);
     if (saving()) save_results(result);
@@ -78,39 +61,15 @@ class RetrievalRun : private RunBase {
   }
 
  private:
-  /// The images that are looked for, and their captions.
-  RunData test_data(data::CaptionDataset& found) {
-    RunData data;
-    data.dataset.name = found.name;
-    data.is_own = data::find_caption_benchmark(options_.data.dataset) == nullptr;
-    data.warnings = found.warnings;
-    data.left_out["test"] = leave_out_missing(found.test, "test split", options_.data.allow_missing);
-    data.test = data::image_items(found.test);
-    data::CaptionPairs pairs = data::caption_pairs(found.test);
-    captions_ = std::move(pairs.captions);
-    for (const auto& item : pairs.items) image_of_caption_.push_back(item.label);
-    return data;
-  }
-
-  void add_training_pairs(std::vector<data::CaptionedImage>& images) {
-    if (images.empty()) {
-      throw DataError("--dataset '" + options_.data.dataset +
-                      "': there are no training images (hint: --method zero_shot needs none)");
-    }
-    data_.left_out["train"] = leave_out_missing(images, "training images", options_.data.allow_missing);
-    data::CaptionPairs pairs = data::caption_pairs(images);
-    data_.train = std::move(pairs.items);
-    data_.captions = std::move(pairs.captions);
-  }
-
   /// For the header.
-  std::string pictures(const data::CaptionDataset& found) const {
+  std::string pictures() const {
     std::string line = printable(data_.dataset.name) + "   ";
     if (!data_.train.empty()) {
-      line += count(found.train.size(), "training images with ") + count(data_.captions.size(), "captions") +
-              " (seed " + std::to_string(options_.data.seed) + ")   ";
+      line += with_commas(found_.training_images) + " training images with " +
+              count(data_.captions.size(), "captions") + " (seed " + std::to_string(options_.data.seed) +
+              ")   ";
     }
-    return line + count(data_.test.size(), "test images with ") + count(captions_.size(), "captions") +
+    return line + count(data_.test.size(), "test images with ") + count(found_.captions.size(), "captions") +
            "   recall at 1 / 5 / 10";
   }
 
@@ -119,7 +78,7 @@ class RetrievalRun : private RunBase {
     return looking_at("test split", [&] {
       const at::Tensor images = image_features(label);
       const at::Tensor captions = caption_features(label);
-      return train::compute_recall(images, captions, at::tensor(image_of_caption_, at::kLong));
+      return train::compute_recall(images, captions, at::tensor(found_.image_of_caption, at::kLong));
     });
   }
 
@@ -133,8 +92,8 @@ class RetrievalRun : private RunBase {
   }
 
   at::Tensor caption_features(const std::string& label) {
-    ProgressBar bar(label, "captions", std::ssize(captions_), !quiet());
-    return train::caption_features(clip_, kept_.tokenizer(), captions_, [&](std::int64_t done) {
+    ProgressBar bar(label, "captions", std::ssize(found_.captions), !quiet());
+    return train::caption_features(clip_, kept_.tokenizer(), found_.captions, [&](std::int64_t done) {
       bar.update(done, [] { return std::string(); });
     });
   }
@@ -150,9 +109,9 @@ class RetrievalRun : private RunBase {
   }
 
   void print(const std::vector<ScaledRecall>& scaled) {
-    out_ << "adapted    " << text_of(scaled.front().recall) << std::endl;
+    out_ << "adapted    " << recall_text(scaled.front().recall) << std::endl;
     for (std::size_t i = 0; scaled.size() > 1 && i < scaled.size(); ++i)
-      out_ << "scale " << fixed(scaled[i].scale, 2) << " " << text_of(scaled[i].recall) << std::endl;
+      out_ << "scale " << fixed(scaled[i].scale, 2) << " " << recall_text(scaled[i].recall) << std::endl;
   }
 
   void save_results(const RunResult& result) {
@@ -170,12 +129,16 @@ class RetrievalRun : private RunBase {
     write_results(results);
   }
 
+  const CaptionData& found_ = kept_.captions.load(options_);
   Seen test_{data_.test, /*in_other_runs=*/true};
-  std::vector<std::string> captions_;           // of the test split, image by image
-  std::vector<std::int64_t> image_of_caption_;  // its index in data_.test
 };
 
 }  // namespace
+
+std::string recall_text(const RetrievalMetrics& metrics) {
+  return "image to text " + text_of(metrics.image_to_text) + "   text to image " +
+         text_of(metrics.text_to_image) + " %";
+}
 
 RunResult run_retrieval(RunOptions options, RunSession::Kept& kept, const RunObserver* observer) {
   return RetrievalRun(std::move(options), kept, observer).execute();

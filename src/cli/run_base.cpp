@@ -11,6 +11,7 @@
 #include "clip_lora/io/json_text.hpp"
 #include "command_line.hpp"
 #include "run_adapter.hpp"
+#include "run_processes.hpp"
 #include "run_results.hpp"
 #include "saved_run.hpp"
 
@@ -27,7 +28,9 @@ RunBase::RunBase(RunOptions options, RunSession::Kept& kept, const RunObserver* 
     : options_(std::move(options)),
       kept_(kept),
       observer_(observer),
-      out_(observer == nullptr ? std::cout.rdbuf() : nullptr),
+      processes_(kept.processes ? kept.processes->size() : 1),
+      only_trains_(kept.processes && !kept.processes->is_first()),
+      out_(silent() ? nullptr : std::cout.rdbuf()),
       device_(parse_device(options_.compute.device)),
       dtype_(parse_precision(options_.compute.precision, device_)),
       model_(find_model()),
@@ -60,11 +63,14 @@ std::shared_ptr<lora::Adapter> RunBase::begin(RunData data) {
 }
 
 void RunBase::open(const std::string& pictures) {
-  require_result_folder();
-  if (saving()) {
-    training_files_ =
-        open_training_files(options_, folder_, training_settings(options_, context(), dtype_, data_));
+  if (!only_trains()) require_result_folder();
+  if (keeps_files() || kept_.processes) {
+    const auto settings = training_settings(options_, context(), dtype_, data_);
+    if (keeps_files()) training_files_ = open_training_files(options_, folder_, settings);
+    training_files_.settings = settings;
   }
+  if (kept_.processes) require_same_training(*kept_.processes, training_files_, device_);
+  if (only_trains()) training_files_.folder.clear();
   if (!quiet()) print_header(pictures);
   for (const auto& warning : data_.warnings) warn(warning);
   seconds_["load"] = stopwatch_.seconds();
@@ -129,16 +135,23 @@ void RunBase::print_left_out() {
   if (!counts.empty()) out_ << "missing    images left out: " << join_capped(counts) << std::endl;
 }
 
+image::Preprocessing RunBase::preprocessing_of(const Seen& images) const {
+  image::Preprocessing preprocessing = model_.loaded.preprocessing;
+  preprocessing.border_px = images.border_px;
+  return preprocessing;
+}
+
 std::shared_ptr<data::EvaluationViews> RunBase::make_views(const Seen& images) const {
-  const image::Preprocessing& preprocessing = model_.loaded.preprocessing;
+  const image::Preprocessing preprocessing = preprocessing_of(images);
   if (images.in_other_runs) return kept_.test_views(images.items, preprocessing);
   return std::make_shared<data::EvaluationViews>(images.items.size(), preprocessing.size_px);
 }
 
 data::EvaluationLoader RunBase::evaluation_loader(Seen& images) const {
-  if (!images.views && trains() && options_.images.cache_folder.empty()) images.views = make_views(images);
+  const bool looks_again = trains() || options_.eval_scales.size() > 1;
+  if (!images.views && looks_again && options_.images.cache_folder.empty()) images.views = make_views(images);
   return {images.items,
-          model_.loaded.preprocessing,
+          preprocessing_of(images),
           {.batch_size = kEvaluationBatch,
            .workers = options_.images.worker_count(),
            .cache_folder = options_.images.cache_folder,
@@ -153,13 +166,19 @@ TrainingReport RunBase::train(const lora::Adapter& adapter, const TrainingTexts&
   RunOptions options = options_;
   options.compute.quiet = quiet();
   TrainingHooks hooks;
+  hooks.processes = kept_.processes.get();
   hooks.validation_accuracy = validation_accuracy;
+  if (hooks.processes != nullptr) {
+    hooks.validation_accuracy = [&] { return of_first(*kept_.processes, validation_accuracy); };
+  }
   if (observer_ != nullptr) hooks.on_iteration = observer_->on_iteration;
   hooks.before_saving = [this] { announce_saving(); };
-  return looking_at("training images", [&] {
+  const TrainingReport report = looking_at("training images", [&] {
     return train_adapter(options, data_, model_.loaded, adapter, kept_.tokenizer(), texts, training_files_,
                          hooks);
   });
+  kept_.processes.reset();
+  return report;
 }
 
 void RunBase::save_adapter(const lora::Adapter& adapter) {
@@ -191,6 +210,7 @@ void RunBase::add_circumstances(nlohmann::ordered_json& results) {
   results["validation"] = validation_json(training_);
   results["missing_images"] = data_.left_out;
   results["seconds"] = seconds_;
+  if (processes_ > 1) results["processes"] = processes_;
   results["memory"] = memory_json(device_);
   results["versions"] = {{"clip_lora", kVersion}, {"libtorch", TORCH_VERSION}};
   results["device"] = describe_device(device_) + ", " + precision_name(dtype_);
@@ -213,6 +233,7 @@ void RunBase::write_results(const nlohmann::ordered_json& results) {
 }
 
 std::string RunBase::what_was_kept() const {
+  if (only_trains()) return {};
   if (!saving()) return ": nothing was saved";
   if (const auto iteration = checkpointed_iteration(folder_)) {
     return ": '" + training_files_.checkpoint().string() + "' keeps the training after iteration " +

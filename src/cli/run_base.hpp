@@ -46,8 +46,10 @@ class RunBase {
   ~RunBase() = default;
 
   bool trains() const { return !options_.output.eval_only; }
-  bool saving() const { return !options_.output.save_path.empty() && trains(); }
-  bool silent() const { return observer_ != nullptr; }
+  /// Whether this process only helps another one to train, which evaluates and saves.
+  bool only_trains() const { return only_trains_; }
+  bool saving() const { return keeps_files() && !only_trains(); }
+  bool silent() const { return observer_ != nullptr || only_trains(); }
   bool quiet() const { return options_.compute.quiet || silent(); }
 
   /// Takes the run's pictures and finds its folder, its templates and the adapter that it begins with.
@@ -90,11 +92,14 @@ class RunBase {
   struct Seen {
     const std::vector<data::Item>& items;
     bool in_other_runs;
+    int border_px = 0;  ///< that each has around it, see data::ShiftedImages
     std::shared_ptr<data::EvaluationViews> views = nullptr;
   };
   data::EvaluationLoader evaluation_loader(Seen& images) const;
+  image::Preprocessing preprocessing_of(const Seen& images) const;
 
-  /// Does nothing for an adapter of which nothing is trained. See TrainingHooks for `validation_accuracy`.
+  /// Does nothing for an adapter of which nothing is trained. See TrainingHooks for `validation_accuracy`,
+  /// which the first of several processes computes for all. Behind it each process is alone.
   TrainingReport train(const lora::Adapter& adapter, const TrainingTexts& texts,
                        const std::function<double()>& validation_accuracy);
 
@@ -117,6 +122,8 @@ class RunBase {
   RunOptions options_;
   RunSession::Kept& kept_;
   const RunObserver* observer_;
+  const int processes_;  // that train together
+  const bool only_trains_;
   std::ostream out_;  // the standard output, or nowhere
   Stopwatch stopwatch_;
   at::Device device_;
@@ -131,6 +138,7 @@ class RunBase {
   nlohmann::ordered_json seconds_;
 
  private:
+  bool keeps_files() const { return !options_.output.save_path.empty() && trains(); }
   Model find_model();
   void warn(const std::string& warning);
   std::filesystem::path saved_path(lora::AdapterFormat format) const;

@@ -9,6 +9,7 @@ int run_command(const std::vector<std::string>& arguments) {
   RunOptions options;
   OptionTable table("clip_lora",
                     "Adapts CLIP to a classification task from a few labelled images per class (CLIP-LoRA).\n"
+                    "By scripts/launch_multi_gpu.sh or torchrun several processes train one model together.\n"
                     "Other commands (each has --help):\n" +
                         command_list());
   bind(table, options);

@@ -10,11 +10,14 @@
 #include "clip_lora/data/few_shot.hpp"
 #include "clip_lora/data/missing_data.hpp"
 #include "clip_lora/data/own_dataset.hpp"
+#include "clip_lora/lora/method.hpp"
 
 namespace clip_lora::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kBaseToNew = "base_to_new";
 
 /// Where a split is kept that own data have not got themselves; empty without --save_path. An evaluation
 /// keeps none that is not kept already.
@@ -37,40 +40,19 @@ fs::path saved_split(const RunOptions& options) {
 
 /// What a run trains on: of all classes, or of what a sample of all has of the base ones.
 void sample(RunData& found, const data::Dataset& dataset, const DataOptions& asked) {
-  if (!asked.shots) {
-    const data::Dataset trained = found.new_classes ? data::base_classes(dataset) : dataset;
-    found.train = trained.train;
-    found.val = trained.val;
-    return;
-  }
-  data::FewShot few_shot = data::sample_few_shot(dataset, static_cast<int>(*asked.shots), asked.seed);
-  if (found.new_classes) few_shot = data::base_classes(few_shot, dataset);
-  found.train = std::move(few_shot.train);
-  found.val = std::move(few_shot.val);
-  const auto& short_classes = few_shot.short_classes;
+  data::FewShot drawn = asked.shots
+                            ? data::sample_few_shot(dataset, static_cast<int>(*asked.shots), asked.seed)
+                            : data::FewShot{dataset.train, dataset.val, {}};
+  if (asked.protocol == kBaseToNew) drawn = data::base_classes(drawn, dataset);
+  found.train = std::move(drawn.train);
+  found.val = std::move(drawn.val);
+  const auto& short_classes = drawn.short_classes;
   if (short_classes.empty()) return;
   found.warnings.push_back(
       with_commas(static_cast<std::int64_t>(short_classes.size())) +
       (short_classes.size() == 1 ? " class has" : " classes have") + " fewer than " +
       std::to_string(*asked.shots) +
       " training images, so that some are drawn more than once: " + join_capped(short_classes));
-}
-
-/// Leaves those of `items` that are there, and says how many are not. Throws DataError if any is missing and
-/// that is not allowed, or if all are.
-std::int64_t leave_out_missing(std::vector<data::Item>& items, const std::string& what, bool allowed) {
-  if (!allowed) {
-    data::require_images(items, what);
-    return 0;
-  }
-  std::unordered_set<std::string> missing;
-  for (const auto& item : data::missing_images(items)) missing.insert(item.image);
-  if (missing.empty()) return 0;
-  const std::string first = items.front().image;
-  const auto left_out = std::erase_if(items, [&](const auto& item) { return missing.contains(item.image); });
-  if (items.empty())
-    throw data::MissingData(what + ": all of its images are missing, the first is '" + first + "'");
-  return static_cast<std::int64_t>(left_out);
 }
 
 /// --allow_missing may take every training image of a class.
@@ -89,6 +71,25 @@ void warn_of_untrained_classes(RunData& found) {
 
 }  // namespace
 
+bool trains_anything(const RunOptions& options) {
+  return !options.output.eval_only && lora::find_method(options.adapter.method).is_trained;
+}
+
+std::int64_t leave_out_missing(std::vector<data::Item>& items, const std::string& what, bool allowed) {
+  if (!allowed) {
+    data::require_images(items, what);
+    return 0;
+  }
+  std::unordered_set<std::string> missing;
+  for (const auto& item : data::missing_images(items)) missing.insert(item.image);
+  if (missing.empty()) return 0;
+  const std::string first = items.front().image;
+  const auto left_out = std::erase_if(items, [&](const auto& item) { return missing.contains(item.image); });
+  if (items.empty())
+    throw data::MissingData(what + ": all of its images are missing, the first is '" + first + "'");
+  return static_cast<std::int64_t>(left_out);
+}
+
 void KeptDataset::find(const RunOptions& options) {
   const DataOptions& asked = options.data;
   const fs::path split_file = saved_split(options);
@@ -97,6 +98,7 @@ void KeptDataset::find(const RunOptions& options) {
   if (key_ == key) return;
   key_.reset();  // until it is loaded
   has_test_images_ = false;
+  halves_.reset();
   benchmark_ = data::find_benchmark(asked.dataset);
   if (benchmark_ == nullptr && data::is_own_dataset(asked.dataset)) {
     dataset_ = data::load_own_dataset(asked.dataset, {asked.split, asked.class_names, split_file});
@@ -108,37 +110,42 @@ void KeptDataset::find(const RunOptions& options) {
   key_ = std::move(key);
 }
 
+/// Of the test images that are there.
+const KeptDataset::Halves& KeptDataset::halves() {
+  if (halves_) return *halves_;
+  data::Dataset tested;  // without the training images, of which there may be a million
+  tested.name = dataset_.name;
+  tested.class_names = dataset_.class_names;
+  tested.test = dataset_.test;
+  halves_ = {data::base_classes(tested), data::new_classes(tested)};
+  return *halves_;
+}
+
 RunData KeptDataset::load(const RunOptions& options) {
   find(options);
   RunData found;
-  found.dataset.name = dataset_.name;
-  found.dataset.class_names = dataset_.class_names;
   found.benchmark = benchmark_;
   found.is_own = benchmark_ == nullptr;
   found.warnings = dataset_.warnings;
-  if (options.data.protocol == "base_to_new") {
-    found.dataset.class_names = data::base_classes(dataset_).class_names;
-    found.new_classes = data::new_classes(dataset_);
-  }
   sample(found, dataset_, options.data);
   const bool trains = !options.output.eval_only;
   const bool validates = trains && options.training.eval_every > 0;
   if (!validates) found.val.clear();
   if (validates && found.val.empty()) {
-    throw ConfigError("--eval_every " + std::to_string(options.training.eval_every) + ": '" +
-                      found.dataset.name + "' has no validation images to look at");
+    throw ConfigError("--eval_every " + std::to_string(options.training.eval_every) + ": '" + dataset_.name +
+                      "' has no validation images to look at");
   }
   const bool allowed = options.data.allow_missing;
   if (trains) found.left_out["train"] = leave_out_missing(found.train, "training images", allowed);
   if (validates) found.left_out["val"] = leave_out_missing(found.val, "validation images", allowed);
   if (!has_test_images_) test_left_out_ = leave_out_missing(dataset_.test, "test split", allowed);
   has_test_images_ = true;
-  found.test = dataset_.test;
-  if (found.new_classes) {  // again, now that images that are missing are left out
-    found.test = data::base_classes(dataset_).test;
-    found.new_classes->test = data::new_classes(dataset_).test;
-  }
   found.left_out["test"] = test_left_out_;
+  const bool is_halved = options.data.protocol == kBaseToNew;
+  found.dataset.name = dataset_.name;
+  found.dataset.class_names = is_halved ? halves().base.class_names : dataset_.class_names;
+  found.test = is_halved ? halves().base.test : dataset_.test;
+  if (is_halved) found.new_classes = halves().new_classes;
   warn_of_untrained_classes(found);
   return found;
 }

@@ -31,6 +31,13 @@ struct RunData {
   std::vector<std::string> warnings;
 };
 
+/// Whether a run of these options trains anything, by its method and --eval_only.
+bool trains_anything(const RunOptions& options);
+
+/// Leaves those of `items` that are there, and says how many are not. Throws DataError if any is missing and
+/// that is not allowed, or if all are; `what` ("test split") heads the message.
+std::int64_t leave_out_missing(std::vector<data::Item>& items, const std::string& what, bool allowed);
+
 /// The data set of the run before, which the next one mostly has too: its lists are read and its test images
 /// looked for once.
 class KeptDataset {
@@ -44,13 +51,21 @@ class KeptDataset {
   using Key =
       std::tuple<std::string, std::string, double, double, std::int64_t, std::string, std::string, bool>;
 
+  /// The base and the new classes with their test images.
+  struct Halves {
+    data::Dataset base;
+    data::Dataset new_classes;
+  };
+
   void find(const RunOptions& options);
+  const Halves& halves();
 
   std::optional<Key> key_;
   data::Dataset dataset_;
   const data::Benchmark* benchmark_ = nullptr;
   std::int64_t test_left_out_ = 0;
   bool has_test_images_ = false;  ///< they have been looked for
+  std::optional<Halves> halves_;  ///< once a run has asked for them
 };
 
 }  // namespace clip_lora::cli

@@ -16,6 +16,7 @@
 #include "clip_lora/lora/method.hpp"
 #include "clip_lora/ops/linear.hpp"
 #include "clip_lora/text/prompts.hpp"
+#include "flag_parts.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -69,33 +70,28 @@ nlohmann::json further_defaults(const RunOptions& options, const std::set<std::s
   }
   if (given.contains("template")) defaults.erase("templates");
   if (given.contains("n_iters")) defaults.erase("epochs");
-  if (given.contains("loss") && options.training.loss == "ce") {
+  if (given.contains("loss") && !options.training.takes_pairs()) {
     for (const char* of_pairs : {"margin", "label_smoothing", "train_templates"}) defaults.erase(of_pairs);
   }
   return defaults;
 }
 
-/// Throws ConfigError for what needs classes, or a benchmark of them.
-void require_nothing_of_classes(const RunOptions& options) {
-  const auto refuse = [](bool given, const std::string& flag, const std::string& why) {
-    if (given) throw ConfigError(flag + " is not for --protocol retrieval: " + why);
-  };
-  const std::string no_classes = "captions have no classes";
-  const PromptOptions& prompts = options.prompts;
-  const TrainingOptions& training = options.training;
-  refuse(options.data.shots.has_value(), "--shots " + std::to_string(options.data.shots.value_or(0)),
-         "training is on all pairs (hint: leave it out)");
-  refuse(!options.data.class_names.empty(), "--class_names", no_classes);
-  refuse(!prompts.templates.empty(), "--template", "captions stand as they are");
-  refuse(!prompts.templates_file.empty(), "--templates", "captions stand as they are");
-  refuse(prompts.train_templates != PromptOptions{}.train_templates, "--train_templates",
-         "captions stand as they are");
-  refuse(prompts.zero_shot_templates != PromptOptions{}.zero_shot_templates, "--zero_shot_templates",
-         "captions stand as they are");
-  refuse(training.loss == "ce", "--loss ce", no_classes + " (hint: --loss mpm_nce)");
-  refuse(training.class_weights != TrainingOptions{}.class_weights, "--class_weights", no_classes);
-  refuse(training.eval_every > 0, "--eval_every", "nothing is looked at before the end");
-  refuse(options.output.save_predictions, "--save_predictions", no_classes);
+/// Throws ConfigError if the training would need classes.
+void require_pairs(const RunOptions& options) {
+  if (options.data.shots) {
+    throw ConfigError("--shots " + std::to_string(*options.data.shots) +
+                      " is not for --protocol retrieval: training is on all pairs (hint: leave it out)");
+  }
+  if (!options.training.takes_pairs())
+    throw ConfigError("--loss " + options.training.loss +
+                      " is not for --protocol retrieval: captions have no classes (hint: --loss mpm_nce)");
+}
+
+/// Throws ConfigError for what was written out and would be ignored.
+void require_part(const RunOptions& options) {
+  for (const auto& [flag, why] : flags_without_part(options)) {
+    if (options.given.contains(flag)) throw ConfigError("--" + flag + " " + why);
+  }
 }
 
 std::vector<std::string> caption_names() {
@@ -107,7 +103,7 @@ std::vector<std::string> caption_names() {
 }  // namespace
 
 void DataOptions::validate() const {
-  require_one_of("--protocol", protocol, {"all", "base_to_new", kRetrieval});
+  require_one_of("--protocol", protocol, {"all", "base_to_new", kCrossDataset, kRobustness, kRetrieval});
   if (dataset.empty() && protocol == kRetrieval) {
     throw ConfigError("--dataset is missing: expected a .json or .csv of captions, or one of " +
                       join_capped(caption_names()) + " (hint: clip_lora --help)");
@@ -116,10 +112,17 @@ void DataOptions::validate() const {
     throw ConfigError("--dataset is missing: expected a folder, a .csv, a .json, or one of " +
                       join_capped(data::benchmark_names(), kAllNames) + " (hint: clip_lora --help)");
   }
+  const data::Benchmark* const benchmark = data::find_benchmark(dataset);
+  if (protocol == kRobustness && (benchmark == nullptr || benchmark->name != "imagenet")) {
+    throw ConfigError(
+        "--protocol robustness tests on shifts of ImageNet, by its classes: expected --dataset "
+        "imagenet, got '" +
+        dataset + "'");
+  }
   require(!shots || *shots >= 1, "--shots", shots.value_or(0), "at least 1, or 'all'");
   split.validate();
-  const bool is_own = protocol == kRetrieval ? data::find_caption_benchmark(dataset) == nullptr
-                                             : data::find_benchmark(dataset) == nullptr;
+  const bool is_own =
+      protocol == kRetrieval ? data::find_caption_benchmark(dataset) == nullptr : benchmark == nullptr;
   if (is_own) return;
   const auto refuse = [&](const std::string& flag, const std::string& own) {
     throw ConfigError(flag + ": '" + dataset + "' has " + own +
@@ -169,20 +172,13 @@ void TrainingOptions::validate() const {
   require(optimiser.learning_rate > 0.0 && std::isfinite(optimiser.learning_rate), "--lr",
           optimiser.learning_rate, "a number above 0");
   validate_optimiser(optimiser);
-  require_one_of("--loss", loss, {"ce", "mpm_nce"});
+  require_one_of("--loss", loss, loss_names());
   require(margin >= 0.0 && std::isfinite(margin), "--margin", margin, "at least 0");
   require(label_smoothing >= 0.0 && label_smoothing < 1.0, "--label_smoothing", label_smoothing,
           "at least 0 and below 1");
   image::parse_augmentation(augment);
-  if (loss == "ce") {
-    const std::string hint = "is for --loss mpm_nce: cross-entropy has none";
-    if (margin > 0.0) throw ConfigError("--margin " + hint);
-    if (label_smoothing > 0.0) throw ConfigError("--label_smoothing " + hint);
-  } else {
-    require(batch_size >= 2, "--batch_size", batch_size,
-            "at least 2 with --loss mpm_nce, which compares pairs");
-    if (class_weights != "none") throw ConfigError("--class_weights is for --loss ce: pairs have no weights");
-  }
+  require(batch_size >= 2 || !takes_pairs(), "--batch_size", batch_size,
+          "at least 2 with --loss mpm_nce, which compares pairs");
   require_one_of("--class_weights", class_weights, {"none", "balanced"});
   require(eval_every >= 0, "--eval_every", eval_every, "at least 0 (0: never)");
   require_one_of("--select", select, {"last", "best"});
@@ -191,6 +187,8 @@ void TrainingOptions::validate() const {
         "--select best needs --eval_every N: the validation images decide, and have to be looked at");
   }
 }
+
+bool TrainingOptions::takes_pairs() const { return loss == "mpm_nce"; }
 
 void OutputOptions::validate() const {
   require(variant != "." && variant != ".." && variant.find('/') == std::string::npos, "--variant",
@@ -229,7 +227,8 @@ void set_up(const ComputeOptions& options) {
 
 void RunOptions::validate() const {
   data.validate();
-  if (data.protocol == kRetrieval) require_nothing_of_classes(*this);
+  require_part(*this);
+  if (data.protocol == kRetrieval) require_pairs(*this);
   prompts.validate();
   images.validate();
   model.validate();
@@ -245,10 +244,9 @@ void RunOptions::validate() const {
     throw ConfigError(
         "--zero_shot_templates dataset: own data have no customary templates (hint: give a file)");
   }
-  const bool are_pairs = training.loss == "mpm_nce";
-  if (are_pairs && prompts.train_templates == "all")
+  if (training.takes_pairs() && prompts.train_templates == "all")
     throw ConfigError("--train_templates all is for --loss ce: a pair has one text (hint: random)");
-  if (!are_pairs && prompts.train_templates == "random")
+  if (!training.takes_pairs() && prompts.train_templates == "random")
     throw ConfigError(
         "--train_templates random is for --loss mpm_nce: cross-entropy uses the same each time");
   if (data.shots) {
@@ -309,9 +307,15 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("class_names", options.data.class_names,
             "file of class names for own data: JSON, or lines of names or of 'folder: name'");
   table.add("allow_missing", options.data.allow_missing, "go on without images that are not there");
-  table.add("protocol", options.data.protocol,
-            "all (classes); base_to_new: trained on the first half of the classes, tested on either half; or "
-            "retrieval: images and captions find each other");
+  table.add(
+      "protocol", options.data.protocol,
+      "all (classes); base_to_new: trained on the first half of the classes, tested on either half; "
+      "cross_dataset: tested on the other benchmarks too, by the prompts that are customary for each; "
+      "robustness: trained on ImageNet, tested on its five shifts too; or retrieval: images and captions "
+      "find each other");
+  table.add("skip_missing", options.data.skip_missing,
+            "of cross_dataset and robustness: leave out data sets to test on whose folder or all of whose "
+            "images are missing");
 
   table.group("Prompts");
   PromptOptions& prompts = options.prompts;
@@ -349,6 +353,11 @@ void bind(OptionTable& table, RunOptions& options) {
   }
   table.add("method", options.adapter.method, methods);
   table.set_further_defaults([&options](const auto& given) { return further_defaults(options, given); });
+  table.set_without_part([&options] {
+    std::set<std::string> flags;
+    for (const auto& [flag, why] : flags_without_part(options)) flags.insert(flag);
+    return flags;
+  });
   lora::LoraOptions& lora = options.adapter.lora;
   table.add(
       "encoder", [&lora](const auto& words) { lora.encoder = lora::parse_encoder(words.front()); },
@@ -400,7 +409,7 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("epochs", options.training.epochs, "auto",
             "instead of --n_iters: passes over the training images; auto: with --shots all " +
                 std::to_string(kDefaultEpochs));
-  table.add("batch_size", options.training.batch_size, "images per iteration");
+  table.add("batch_size", options.training.batch_size, "images per iteration, of all processes together");
   table.add("class_weights", options.training.class_weights,
             "of the loss: none, or balanced (rare classes count more)");
   table.add("eval_every", options.training.eval_every,
@@ -422,7 +431,7 @@ void bind(OptionTable& table, RunOptions& options) {
       "name of the adapter's file; .pt is added, or .safetensors where the authors' format will not do");
   table.add("eval_only", options.output.eval_only, "evaluate the saved adapter instead of training one");
   table.add("save_predictions", options.output.save_predictions,
-            "also save predictions.csv: what the adapted model says of each test image");
+            "also save predictions.csv: what the adapted model says of each test image of --dataset");
   table.add("checkpoint_every", options.output.checkpoint_every,
             "iterations between two checkpoints of the training, and one when a signal stops it; 0: none");
   table.add("resume", options.output.resume,

@@ -21,6 +21,7 @@ using nlohmann::ordered_json;
 
 constexpr std::size_t kWorstClasses = 5;
 constexpr std::size_t kLongestLine = 160;
+constexpr std::size_t kLongestName = 15;  // of other data sets: imagenet_sketch
 
 const std::string& name_of(const std::vector<std::string>& class_names, std::int64_t label) {
   return class_names.at(static_cast<std::size_t>(label));
@@ -61,6 +62,13 @@ std::vector<std::int64_t> from_worst_to_best(const train::Metrics& metrics) {
   return labels;
 }
 
+/// What others_json() and mean_json() have in common.
+void add_accuracies(ordered_json& json, const OtherResult& other, const std::vector<double>& scales) {
+  if (other.zero_shot_accuracy) json["zero_shot_accuracy"] = *other.zero_shot_accuracy;
+  for (std::size_t i = 0; i < scales.size(); ++i)
+    json["scales"].push_back({{"eval_scale", scales[i]}, {"accuracy", other.accuracies.at(i)}});
+}
+
 }  // namespace
 
 ordered_json scales_json(const std::vector<ScaledAccuracy>& scales, double untouched,
@@ -75,6 +83,53 @@ ordered_json scales_json(const std::vector<ScaledAccuracy>& scales, double untou
     json.back()["harmonic_mean"] = train::harmonic_mean(row.accuracy, *row.new_classes);
   }
   return json;
+}
+
+OtherResult mean_of(const std::vector<OtherResult>& others) {
+  OtherResult mean = others.front();
+  mean.dataset = "mean of " + std::to_string(others.size());
+  const auto average = [&](const auto& accuracy_of) {
+    double sum = 0.0;
+    for (const auto& other : others) sum += accuracy_of(other);
+    return sum / static_cast<double>(others.size());
+  };
+  if (mean.zero_shot_accuracy)
+    mean.zero_shot_accuracy = average([](const auto& other) { return *other.zero_shot_accuracy; });
+  for (std::size_t i = 0; i < mean.accuracies.size(); ++i)
+    mean.accuracies[i] = average([i](const auto& other) { return other.accuracies.at(i); });
+  return mean;
+}
+
+ordered_json others_json(const std::vector<OtherResult>& others, const std::vector<double>& scales) {
+  auto json = ordered_json::array();
+  for (const auto& other : others) {
+    json.push_back({{"dataset", other.dataset}, {"classes", other.classes}, {"images", other.images}});
+    add_accuracies(json.back(), other, scales);
+  }
+  return json;
+}
+
+ordered_json mean_json(const std::vector<OtherResult>& others, const std::vector<double>& scales) {
+  ordered_json json;
+  add_accuracies(json, mean_of(others), scales);
+  return json;
+}
+
+std::string other_text(const OtherResult& other, const std::vector<double>& scales) {
+  std::string text = other.dataset;
+  text.resize(std::max(kLongestName, text.size()), ' ');
+  if (other.zero_shot_accuracy) text += "   zero-shot " + percent(*other.zero_shot_accuracy);
+  const double adapted = other.accuracies.front();
+  text += "   adapted " + percent(adapted) + gain_text(adapted, other.zero_shot_accuracy);
+  for (std::size_t i = 1; i < scales.size(); ++i)
+    text += "   scale " + fixed(scales[i], 2) + " " + percent(other.accuracies.at(i));
+  return text;
+}
+
+std::string gain_text(double adapted, const std::optional<double>& zero_shot) {
+  if (!zero_shot) return {};
+  const double gain = adapted - *zero_shot;
+  return std::string("   (") + (gain < 0 ? "" : "+") + fixed(gain, 2) + ")";
 }
 
 std::string new_classes_text(const std::optional<double>& accuracy) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "clip_lora/cli/run.hpp"
 #include "clip_lora/data/dataset.hpp"
 #include "clip_lora/train/metrics.hpp"
 #include "run_training.hpp"
@@ -28,6 +29,21 @@ struct ScaledAccuracy {
 /// as scale 0, first.
 nlohmann::ordered_json scales_json(const std::vector<ScaledAccuracy>& scales, double untouched,
                                    std::optional<double> untouched_new_classes);
+
+/// The mean of other data sets, of which there is at least one; its name says of how many.
+OtherResult mean_of(const std::vector<OtherResult>& others);
+
+/// [{dataset, classes, images, zero_shot_accuracy, scales: [{eval_scale, accuracy}]}] and the last two of the
+/// mean. `scales`: --eval_scale.
+nlohmann::ordered_json others_json(const std::vector<OtherResult>& others, const std::vector<double>& scales);
+nlohmann::ordered_json mean_json(const std::vector<OtherResult>& others, const std::vector<double>& scales);
+
+/// "imagenet_v2   zero-shot 61.90 %   adapted 63.10 %   (+1.20)" for the terminal, at the end what
+/// further scales give.
+std::string other_text(const OtherResult& other, const std::vector<double>& scales);
+
+/// "   (+1.20)": what adaptation gained, in points; "" where the untouched model was not asked.
+std::string gain_text(double adapted, const std::optional<double>& zero_shot);
 
 /// "   new classes 12.34 %" for the terminal; "" for nothing.
 std::string new_classes_text(const std::optional<double>& accuracy);

@@ -21,7 +21,7 @@ const Model& RunSession::Kept::model(const RunOptions& options) {
   const at::Device device = parse_device(options.compute.device);
   const at::ScalarType type = parse_precision(options.compute.precision, device);
   model_key_.reset();
-  zero_shot_.reset();
+  zero_shots_.clear();
   model_ = {};  // two models may be more than memory holds
   model_ = load_model(options.model);
   make_current(device);
@@ -46,10 +46,17 @@ std::shared_ptr<data::EvaluationViews> RunSession::Kept::test_views(
 }
 
 const train::Predictions* RunSession::Kept::zero_shot(const ZeroShot& wanted) const {
-  const bool is_wanted = zero_shot_ && zero_shot_->tf32 == wanted.tf32 &&
-                         zero_shot_->preprocessing == wanted.preprocessing &&
-                         zero_shot_->prompts == wanted.prompts && same_items(zero_shot_->items, wanted.items);
-  return is_wanted ? &zero_shot_->predictions : nullptr;
+  const auto found = zero_shots_.find(wanted.dataset);
+  if (found == zero_shots_.end()) return nullptr;
+  const ZeroShot& kept = found->second;
+  const bool is_wanted = kept.tf32 == wanted.tf32 && kept.preprocessing == wanted.preprocessing &&
+                         kept.prompts == wanted.prompts && same_items(kept.items, wanted.items);
+  return is_wanted ? &kept.predictions : nullptr;
+}
+
+void RunSession::Kept::keep(ZeroShot zero_shot) {
+  const std::string name = zero_shot.dataset;
+  zero_shots_.insert_or_assign(name, std::move(zero_shot));
 }
 
 }  // namespace clip_lora::cli

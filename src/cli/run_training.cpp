@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/log.hpp"
+#include "clip_lora/core/memory.hpp"
 #include "clip_lora/core/parallel.hpp"
 #include "clip_lora/data/loader.hpp"
 #include "clip_lora/data/training_draws.hpp"
@@ -25,7 +25,8 @@ namespace {
 
 constexpr double kBytesPerGib = 1024.0 * 1024.0 * 1024.0;
 
-data::TrainingLoaderOptions loader_options(const RunOptions& options, std::int64_t skipped_batches) {
+data::TrainingLoaderOptions loader_options(const RunOptions& options, std::int64_t skipped_batches,
+                                           const engine::ProcessGroup* processes) {
   data::TrainingLoaderOptions loader;
   loader.batch_size = static_cast<int>(options.training.batch_size);
   loader.seed = static_cast<std::uint64_t>(options.data.seed);
@@ -33,6 +34,14 @@ data::TrainingLoaderOptions loader_options(const RunOptions& options, std::int64
   loader.workers = options.images.worker_count();
   loader.image_memory_bytes = static_cast<std::uint64_t>(options.images.memory_gib * kBytesPerGib);
   loader.skipped_batches = skipped_batches;
+  if (processes == nullptr) return loader;
+  loader.process = processes->rank();
+  loader.processes = processes->size();
+  // Those of one machine share its cores and its memory.
+  const int sharers = processes->local_size();
+  if (options.images.workers == 0) loader.workers = std::max(1, loader.workers / sharers);
+  if (loader.image_memory_bytes == 0)
+    loader.image_memory_bytes = available_memory_bytes() / 2 / static_cast<std::uint64_t>(sharers);
   return loader;
 }
 
@@ -43,9 +52,9 @@ engine::TrainingStepOptions step_options(const RunOptions& options, const RunDat
   engine::TrainingStepOptions step;
   step.optimiser = options.training.optimiser;
   step.total_iterations = iterations;
-  if (options.training.loss == "mpm_nce") {
+  if (options.training.takes_pairs()) {
     step.loss = engine::Loss::kContrastive;
-    step.logit_scale = std::exp(clip->logit_scale.item<double>());
+    step.logit_scale = model.logit_scale;
     step.margin = options.training.margin;
     step.label_smoothing = options.training.label_smoothing;
   } else {
@@ -78,9 +87,9 @@ class TrainingImages {
  public:
   /// skipped_batches: the first ones, which are not wanted.
   TrainingImages(const RunOptions& options, const RunData& data, const model::LoadedClip& model,
-                 std::int64_t skipped_batches) {
+                 std::int64_t skipped_batches, const engine::ProcessGroup* processes) {
     const at::Device device = model.clip->device();
-    const data::TrainingLoaderOptions loader = loader_options(options, skipped_batches);
+    const data::TrainingLoaderOptions loader = loader_options(options, skipped_batches, processes);
     if (device.is_cuda()) {
       const auto free = static_cast<std::uint64_t>(free_memory_bytes(device) / 2);
       draws_ = data::TrainingDraws::make(
@@ -91,7 +100,9 @@ class TrainingImages {
            .workers = loader.workers,
            .device = device,
            .store_bytes = loader.image_memory_bytes > 0 ? std::min(loader.image_memory_bytes, free) : free,
-           .skipped_batches = skipped_batches});
+           .skipped_batches = skipped_batches,
+           .process = loader.process,
+           .processes = loader.processes});
     }
     if (draws_) return;
     loader_.emplace(data.train, model.preprocessing, loader);
@@ -181,6 +192,7 @@ class RunTraining {
                       .images = report_.images,
                       .record = [this](const train::Measurement& measurement) { log_->add(measurement); }};
     plan.on_progress = [this](const train::Progress& progress) { show(progress); };
+    plan.processes = hooks_.processes;
     return plan;
   }
 
@@ -263,17 +275,21 @@ TrainingReport train_adapter(const RunOptions& options, const RunData& data, con
   log_detail(with_commas(adapter.parameter_count()) + " trainable parameters in " +
              std::to_string(adapter.places().size()) + " blocks");
   if (options.epochs() && !quiet) print_plan(options, data, iterations);
+  if (hooks.processes != nullptr && !quiet) {
+    std::cout << "processes  " << hooks.processes->size() << ", which share out each batch" << std::endl;
+  }
   if (files.resumed && !quiet) {
     std::cout << "resumed    after " << with_commas(files.resumed->iteration) << " of "
               << with_commas(iterations) << " iterations" << std::endl;
   }
 
-  TrainingImages images(options, data, model, files.resumed ? files.resumed->iteration : 0);
+  TrainingImages images(options, data, model, files.resumed ? files.resumed->iteration : 0, hooks.processes);
+  if (hooks.processes != nullptr) hooks.processes->barrier();  // the first one has evaluated before
   if (!images.note().empty() && !quiet) std::cout << "images     " << images.note() << std::endl;
   const std::int64_t context_length = model.clip->architecture().context_length;
   model::Prompts prompts;
   train::DrawTexts texts_of_pairs;
-  if (options.training.loss == "mpm_nce") {
+  if (options.training.takes_pairs()) {
     texts_of_pairs = train::draw_texts(tokenizer, texts.groups, texts.group_of_item, context_length,
                                        static_cast<std::uint64_t>(options.data.seed), texts.overlong);
   } else {
@@ -281,6 +297,7 @@ TrainingReport train_adapter(const RunOptions& options, const RunData& data, con
   }
   auto step_settings = step_options(options, data, texts, model, iterations);
   images.describe(step_settings);
+  step_settings.processes = hooks.processes;
   engine::TrainingStep step(model.clip, adapter, prompts, step_settings);
   if (const std::string parts = step.parts(); !parts.empty() && !quiet) {
     std::cout << "memory     activations do not fit: " << parts << ", computed twice" << std::endl;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "clip_lora/cli/run_options.hpp"
+#include "clip_lora/engine/process_group.hpp"
 #include "clip_lora/lora/adapter.hpp"
 #include "clip_lora/model/checkpoint.hpp"
 #include "clip_lora/text/prompts.hpp"
@@ -31,6 +32,7 @@ struct TrainingHooks {
   std::function<double()> validation_accuracy;  ///< percent, of the model as it stands; as --eval_every says
   std::function<void(std::int64_t iteration)> on_iteration;  ///< after each; what it throws ends the training
   std::function<void()> before_saving;                       ///< a checkpoint; likewise
+  engine::ProcessGroup* processes = nullptr;                 ///< that train together; null: this one alone
 };
 
 /// What data.train is trained with: cross-entropy takes all texts, a group being a class's; a pair takes one

@@ -18,27 +18,13 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 /// What places a run in a table, and what changes nothing of its accuracy.
-const std::set<std::string> kNoVariant = {"dataset",
-                                          "shots",
-                                          "seed",
-                                          "backbone",
-                                          "root_path",
-                                          "save_path",
-                                          "filename",
-                                          "image_memory",
-                                          "workers",
-                                          "cache_dir",
-                                          "device",
-                                          "verbose",
-                                          "quiet",
-                                          "save_predictions",
-                                          "eval_only",
-                                          "eval_every",
-                                          "checkpoint_every",
-                                          "resume",
-                                          "log_every",
-                                          "tensorboard",
-                                          "variant"};
+const std::set<std::string> kNoVariant = {
+    "dataset",          "shots",        "seed",         "backbone",
+    "method",           "protocol",     "root_path",    "save_path",
+    "filename",         "skip_missing", "image_memory", "workers",
+    "cache_dir",        "device",       "verbose",      "quiet",
+    "save_predictions", "eval_only",    "eval_every",   "checkpoint_every",
+    "resume",           "log_every",    "tensorboard",  "variant"};
 
 std::string source_of(const fs::path& file) { return "results '" + file.string() + "': "; }
 
@@ -88,14 +74,22 @@ std::optional<ResumedFrom> read_resumed(const ordered_json& training) {
 
 std::size_t hash_of_test_set(const ordered_json& results) {
   std::string text;
+  if (const auto retrieval = results.find("retrieval"); retrieval != results.end())
+    text = io::json_text(retrieval->at("images")) + " " + io::json_text(retrieval->at("captions"));
   for (const auto& entry : results.value("per_class", ordered_json::array()))
     text += io::json_text(entry.at("name")) + io::json_text(entry.at("total"));
   return std::hash<std::string>{}(text);
 }
 
+void read_accuracies(const ordered_json& results, SavedRun& run) {
+  results.at("zero_shot_accuracy").get_to(run.zero_shot_accuracy);
+  results.at("accuracy").get_to(run.accuracy);
+  run.top5_accuracy = optional_at<double>(results, "top5_accuracy");
+  run.macro_f1 = optional_at<double>(results, "macro_f1");
+  run.expected_calibration_error = optional_at<double>(results, "expected_calibration_error");
+}
+
 SavedRun read_fields(const ordered_json& results, const fs::path& file, const std::string& name) {
-  if (results.contains("retrieval"))
-    throw DataError(source_of(file) + "it is of --protocol retrieval, which has recall and no accuracy");
   const ordered_json& settings = results.at("settings");
   const ordered_json& training = results.at("training");
   SavedRun run;
@@ -107,16 +101,19 @@ SavedRun read_fields(const ordered_json& results, const fs::path& file, const st
   settings.at("backbone").get_to(run.backbone);
   run.shots = read_shots(settings.at("shots"));
   settings.at("seed").get_to(run.seed);
-  results.at("zero_shot_accuracy").get_to(run.zero_shot_accuracy);
-  results.at("accuracy").get_to(run.accuracy);
-  results.at("top5_accuracy").get_to(run.top5_accuracy);
-  results.at("macro_f1").get_to(run.macro_f1);
-  results.at("expected_calibration_error").get_to(run.expected_calibration_error);
+  run.method = settings.value("method", kLora);
+  run.protocol = settings.value("protocol", kAllClasses);
+  if (results.contains("retrieval")) {
+    run.protocol = kRetrieval;
+  } else {
+    read_accuracies(results, run);
+  }
+  read_measures(results, run);
   training.at("iterations").get_to(run.iterations);
   training.at("images").get_to(run.images);
   training.at("images_seen").get_to(run.images_seen);
   run.resumed_from = read_resumed(training);
-  training.at("loss").get_to(run.loss);
+  run.loss = optional_at<double>(training, "loss");
   for (const auto& look : results.at("validation")) {
     run.validation.push_back({look.at("iteration").get<double>(), look.at("accuracy").get<double>()});
   }
@@ -136,6 +133,7 @@ SavedRun read_fields(const ordered_json& results, const fs::path& file, const st
 bool is_same_run(const SavedRun& a, const SavedRun& b) {
   if (a.dataset != b.dataset || a.backbone != b.backbone || a.shots != b.shots || a.seed != b.seed)
     return false;
+  if (a.method != b.method || a.protocol != b.protocol || a.measured != b.measured) return false;
   if (a.accuracy != b.accuracy || a.loss != b.loss || a.seconds != b.seconds || a.test_set != b.test_set)
     return false;
   const auto has_same = [&](const SavedRun& one, const SavedRun& other) {
@@ -173,13 +171,14 @@ void tell_datasets_apart(std::vector<SavedRun>& runs) {
   const auto path_of = [](const SavedRun& run) {
     return fs::path(run.settings.value("dataset", run.dataset)).lexically_normal().string();
   };
-  std::map<std::string, Namesakes> by_name;
+  std::map<std::pair<std::string, std::string>, Namesakes> by_name;  // and protocol: it chooses the classes
   for (const auto& run : runs) {
-    by_name[run.dataset].test_sets.insert(run.test_set);
-    by_name[run.dataset].paths.insert(path_of(run));
+    Namesakes& namesakes = by_name[{run.dataset, run.protocol}];
+    namesakes.test_sets.insert(run.test_set);
+    namesakes.paths.insert(path_of(run));
   }
   for (auto& run : runs) {
-    const Namesakes& namesakes = by_name.at(run.dataset);
+    const Namesakes& namesakes = by_name.at({run.dataset, run.protocol});
     if (namesakes.test_sets.size() > 1 && namesakes.paths.size() > 1) run.dataset = path_of(run);
   }
 }
@@ -238,10 +237,26 @@ bool may_change_accuracy(const std::string& setting) { return !kNoVariant.contai
 
 ordered_json comparable_setting(const SavedRun& run, const std::string& setting) {
   const ordered_json value = run.settings.value(setting, default_settings().value(setting, ordered_json()));
+  if (setting == "eval_scale" && value.is_array() && !value.empty()) return value.front();
   if (setting != "checkpoint") return value;
   if (!run.fingerprint.empty()) return run.fingerprint;
   if (!value.is_string()) return value;
   return fs::path(value.get<std::string>()).filename().string();
+}
+
+bool SavedRun::is_retrieval() const { return protocol == kRetrieval; }
+
+std::optional<double> SavedRun::measure(const Measure& asked) const {
+  const auto found = measured.find({asked.tested_on, asked.name, asked.scale.value_or(eval_scale)});
+  return found == measured.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::set<double> SavedRun::scales(const std::string& measure_name, const std::string& tested_on) const {
+  std::set<double> scales;
+  for (const auto& [of, value] : measured) {
+    if (std::get<0>(of) == tested_on && std::get<1>(of) == measure_name) scales.insert(std::get<2>(of));
+  }
+  return scales;
 }
 
 std::optional<double> SavedRun::seconds_of(const std::string& phase) const {

@@ -3,11 +3,15 @@
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "clip_lora/cli/run_options.hpp"
 #include "clip_lora/train/metrics.hpp"
 #include "clip_lora/train/statistics.hpp"
 
@@ -32,26 +36,47 @@ struct ResumedFrom {
   std::int64_t images = 0;  ///< seen
 };
 
+inline constexpr const char* kBaseToNew = "base_to_new";  // a --protocol
+
+// --protocol and --method of runs whose version knew no others.
+inline constexpr const char* kAllClasses = "all";
+inline constexpr const char* kLora = "lora";
+
+/// Stands for the data sets beside a run's own, as what they were tested on in the mean.
+inline constexpr const char* kMeanOfOthers = "mean_of_others";
+
+/// One of the figures of a run; all are percent.
+struct Measure {
+  /// As results.json has it: "accuracy", "new_classes_accuracy", "harmonic_mean", "image_to_text.at_1", …
+  std::string name = "accuracy";
+  std::string tested_on;        ///< another data set, kMeanOfOthers, or "" for the run's own
+  std::optional<double> scale;  ///< an --eval_scale, 0 the untouched model; nothing: the run's first
+};
+
 /// A run as its results.json tells. Accuracies are percent.
 struct SavedRun {
   std::filesystem::path folder;
   std::string name;  ///< its folder below the one that was searched
   std::string dataset;
   std::size_t test_set = 0;  ///< a hash of its classes and of how many test pictures each has
+  std::string method;
+  std::string protocol;
   std::string backbone;
   std::string fingerprint;  ///< of the backbone's weights; "" if it was not saved
   std::int64_t shots = 0;   ///< or kAllShots
   std::int64_t seed = 0;
-  double zero_shot_accuracy = 0;
-  double accuracy = 0;
-  double top5_accuracy = 0;
-  double macro_f1 = 0;
-  double expected_calibration_error = 0;
+  double zero_shot_accuracy = 0;  ///< without meaning of retrieval, as the next
+  double accuracy = 0;            ///< at `eval_scale`
+  std::optional<double> top5_accuracy, macro_f1, expected_calibration_error;
+  double eval_scale = 1.0;  ///< the first
+  /// By tested_on, name and scale, as in Measure. Of two figures of scale 0 the first, the zero-shot line's.
+  std::map<std::tuple<std::string, std::string, double>, double> measured;
+  std::vector<std::string> others;  ///< data sets that it was tested on beside its own
   std::int64_t iterations = 0;
   std::int64_t images = 0;                    ///< per epoch
   std::int64_t images_seen = 0;               ///< in all
   std::optional<ResumedFrom> resumed_from;    ///< then the times are those of the last part
-  double loss = 0;                            ///< the last
+  std::optional<double> loss;                 ///< the last; nothing if it was not finite
   std::vector<train::CurvePoint> validation;  ///< iteration, accuracy
   nlohmann::ordered_json seconds;             ///< by phase
   std::optional<std::int64_t> peak_gpu_bytes;
@@ -62,6 +87,11 @@ struct SavedRun {
   nlohmann::ordered_json settings;
   std::vector<std::string> warnings;
 
+  bool is_retrieval() const;  ///< then it has recall and no accuracy
+  /// A figure; nothing if the run has none of the kind.
+  std::optional<double> measure(const Measure& measure) const;
+  /// The scales at which it has a figure of that name, ascending.
+  std::set<double> scales(const std::string& measure_name, const std::string& tested_on) const;
   /// Seconds of a phase; nothing if the run had none of the name.
   std::optional<double> seconds_of(const std::string& phase) const;
   /// Of training, of its last part if it was resumed; nothing if no time was taken.
@@ -88,6 +118,10 @@ bool may_change_accuracy(const std::string& setting);
 /// A setting's value, for comparisons between machines: a checkpoint counts by its weights' fingerprint, or
 /// by its file's name where that was not saved.
 nlohmann::ordered_json comparable_setting(const SavedRun& run, const std::string& setting);
+
+/// Puts what `results` (a results.json) has measured at its scales, on other data sets and of recall into
+/// `run`. Throws nlohmann's exceptions for a key of another type.
+void read_measures(const nlohmann::ordered_json& results, SavedRun& run);
 
 /// Reads a results.json; `name` as in SavedRun. Throws DataError for a file that is missing, broken, of
 /// another format, or lacks what it should have.

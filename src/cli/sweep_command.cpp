@@ -7,6 +7,7 @@
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/core/version.hpp"
+#include "command_line.hpp"
 #include "sweep_options.hpp"
 #include "sweep_plan.hpp"
 #include "sweep_processes.hpp"
@@ -109,6 +110,8 @@ int sweep_command(const std::vector<std::string>& arguments) {
       gpus.empty() ? work_here(options, is_worker) : work_in(gpus, options, arguments);
   if (is_worker) return outcome.failed > 0 ? kRunsFailed : 0;
   std::cout << "finished   " << runs(outcome.done) << " in " << duration(stopwatch.seconds()) << std::endl;
+  if (!options.run.compute.quiet)
+    std::cout << "tables     clip_lora report " << shell_quoted(options.run.output.save_path) << std::endl;
   if (outcome.failed == 0) return 0;
   std::cout << "failed     " << runs(outcome.failed)
             << "; their folders say why, in error.json; the same command tries "

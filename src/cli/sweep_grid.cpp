@@ -9,7 +9,9 @@
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/data/benchmark.hpp"
+#include "clip_lora/data/captions.hpp"
 #include "command_line.hpp"
+#include "flag_parts.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -18,7 +20,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 const std::string kAll = "all";
-const std::string kDemo = "shapes";  // of all benchmarks the one that is none
 
 /// Values of one flag, or of what belongs to it: each is {flag: value}.
 using Axis = std::vector<json>;
@@ -38,16 +39,20 @@ Axis axis_of(const std::string& flag, const std::string& key, const std::vector<
   return axis;
 }
 
-Axis dataset_axis(const std::vector<std::string>& datasets) {
+/// What `--datasets all` stands for.
+std::vector<std::string> all_datasets(const std::string& protocol) {
+  if (protocol == kRobustness) return {"imagenet"};
+  if (protocol != kRetrieval) return data::published_benchmark_names();
+  std::vector<std::string> names;
+  for (const auto& benchmark : data::caption_benchmarks()) names.push_back(benchmark.name);
+  return names;
+}
+
+Axis dataset_axis(const std::vector<std::string>& datasets, const std::string& protocol) {
   std::vector<std::string> names;
   for (const auto& dataset : datasets) {
-    if (dataset != kAll) {
-      names.push_back(dataset);
-      continue;
-    }
-    for (const auto& name : data::benchmark_names()) {
-      if (name != kDemo) names.push_back(name);
-    }
+    const auto meant = dataset == kAll ? all_datasets(protocol) : std::vector<std::string>{dataset};
+    names.insert(names.end(), meant.begin(), meant.end());
   }
   Axis axis;
   for (const auto& name : names) axis.push_back({{"dataset", name}});
@@ -56,6 +61,12 @@ Axis dataset_axis(const std::vector<std::string>& datasets) {
         "--datasets is missing: expected all, or names, folders or files as --dataset takes them");
   }
   return axis;
+}
+
+/// Pairs are trained on all together, unless it is said otherwise.
+Axis shots_axis(const SweepOptions& options) {
+  const bool are_pairs = options.run.data.protocol == kRetrieval && !options.given.contains("shots");
+  return axis_of("shots", "shots", are_pairs ? std::vector{kAll} : options.shots);
 }
 
 /// A backbone is a name, or a checkpoint that is there.
@@ -90,9 +101,9 @@ void refuse_repetitions(const Axis& axis) {
 
 /// The names that a grid may have.
 std::vector<std::string> grid_keys() {
-  const std::set<std::string> not_of_grids = {"dataset",    "shots",     "seed",      "backbone",
-                                              "checkpoint", "save_path", "eval_only", "quiet",
-                                              "verbose",    "variant",   "resume",    "device"};
+  const std::set<std::string> not_of_grids = {
+      "dataset", "shots",   "seed",    "backbone", "checkpoint", "save_path",   "eval_only",
+      "quiet",   "verbose", "variant", "resume",   "device",     "skip_missing"};
   RunOptions options;
   OptionTable table("", "");
   bind(table, options);
@@ -105,7 +116,8 @@ std::vector<std::string> grid_keys() {
 }
 
 std::vector<Axis> axes_of(const SweepOptions& options) {
-  std::vector<Axis> axes = {backbone_axis(options.backbones), dataset_axis(options.datasets)};
+  std::vector<Axis> axes = {backbone_axis(options.backbones),
+                            dataset_axis(options.datasets, options.run.data.protocol)};
   if (!options.grid.is_object()) {
     throw ConfigError("'grid': expected an object of flags and their values, got " + options.grid.dump());
   }
@@ -119,7 +131,7 @@ std::vector<Axis> axes_of(const SweepOptions& options) {
       throw ConfigError("grid: '" + key + "' is given outside of it too");
     axes.push_back(grid_axis(key, values));
   }
-  axes.push_back(axis_of("shots", "shots", options.shots));
+  axes.push_back(shots_axis(options));
   axes.push_back(axis_of("seeds", "seed", options.seeds));
   for (const auto& axis : axes) refuse_repetitions(axis);
   return axes;
@@ -179,29 +191,45 @@ std::string label_of(const json& cell, const std::string& variant, bool names_ba
   return label + " seed " + word_of(cell.at("seed"));
 }
 
+/// The options of one run, of which those `for_all` are left out where they have no part.
+RunOptions options_of(json for_all, const json& cell) {
+  RunOptions options;
+  OptionTable table("clip_lora sweep", "");
+  bind(table, options);
+  json settings = for_all;
+  settings.update(cell);
+  table.read(settings, "");
+  table.apply_further_defaults();
+  options.given = table.given();
+  const std::size_t count = for_all.size();
+  for (const auto& [flag, why] : flags_without_part(options)) for_all.erase(flag);
+  return for_all.size() == count ? options : options_of(for_all, cell);
+}
+
 SweepRun make_run(const SweepOptions& sweep, const json& cell) {
   SweepRun run;
   const std::string variant = variant_of(cell, sweep.grid);
   run.label = label_of(cell, variant, sweep.backbones.size() > 1);
-  json settings = sweep.given_of_run;
-  settings.update(cell);
-  if (!variant.empty()) settings["variant"] = variant;
-  OptionTable table("clip_lora sweep", "");
-  bind(table, run.options);
+  json own = cell;
+  if (!variant.empty()) own["variant"] = variant;
   try {
-    table.read(settings, "");
-    table.apply_further_defaults();
-    run.options.given = table.given();
+    run.options = options_of(sweep.given_of_run, own);
     OutputOptions& output = run.options.output;
     output.resume = output.resume || output.checkpoint_every > 0;
-    if (run.options.data.protocol == kRetrieval)
-      throw ConfigError(
-          "--protocol retrieval is for single runs, not for a sweep (hint: a run for each --seed)");
+    DataOptions& data = run.options.data;
+    data.skip_missing = sweep.skip_missing && data.has_other_datasets();
     run.options.validate();
   } catch (const ConfigError& error) {
     throw ConfigError("run '" + run.label + "': " + error.what());
   }
   return run;
+}
+
+/// Throws ConfigError for a flag of all runs that none of them takes.
+void require_part_in_one(const std::vector<SweepRun>& runs, const std::string& flag) {
+  if (std::ranges::any_of(runs, [&](const SweepRun& run) { return run.options.given.contains(flag); }))
+    return;
+  throw ConfigError("--" + flag + " " + flags_without_part(runs.front().options).at(flag));
 }
 
 }  // namespace
@@ -220,6 +248,7 @@ std::vector<SweepRun> expand_grid(const SweepOptions& options) {
   }
   std::vector<SweepRun> runs;
   for (const auto& cell : cells) runs.push_back(make_run(options, cell));
+  for (const auto& [flag, value] : options.given_of_run.items()) require_part_in_one(runs, flag);
   return runs;
 }
 

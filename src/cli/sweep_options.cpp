@@ -4,8 +4,10 @@
 #include <array>
 #include <optional>
 #include <regex>
+#include <set>
 
 #include "clip_lora/core/errors.hpp"
+#include "command_line.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -13,7 +15,8 @@ namespace {
 using nlohmann::json;
 
 /// Flags of a run that a sweep has as lists, or that make no sense in one.
-constexpr std::array kNotOfSweeps = {"dataset", "shots", "seed", "backbone", "variant", "eval_only"};
+constexpr std::array kNotOfSweeps = {"dataset", "shots",     "seed",        "backbone",
+                                     "variant", "eval_only", "skip_missing"};
 
 void bind(OptionTable& table, SlurmOptions& options) {
   table.group("Slurm");
@@ -24,6 +27,8 @@ void bind(OptionTable& table, SlurmOptions& options) {
   table.add("slurm_time", options.time, "time limit of a task, e.g. 04:00:00");
   table.add("slurm_memory", options.memory, "memory of a task, e.g. 32G");
   table.add("slurm_gpus", options.gpus, "GPUs of a task; 0: none");
+  table.add("slurm_gpus_per_run", options.gpus_per_run,
+            "GPUs of a task that train one run together, a process on each");
   table.add("slurm_cpus", options.cpus, "CPU cores of a task; 0: the cluster's default");
   table.add("slurm_parallel", options.parallel, "tasks at the same time; 0: no limit");
   table.add("slurm_max_array", options.largest_array,
@@ -40,14 +45,16 @@ void bind(OptionTable& table, SweepOptions& options) {
   for (const char* name : kNotOfSweeps) table.remove(name);
   table.group("Sweep");
   table.add_words("datasets", options.datasets,
-                  "data sets, as --dataset of a run; all: the eleven benchmarks");
+                  "data sets, as --dataset of a run; all: the eleven benchmarks, with --protocol robustness "
+                  "ImageNet, with retrieval the three with captions");
   table.add_words("shots", options.shots, "training images per class, or all");
   table.add_words("seeds", options.seeds, "seeds of sample and training");
   table.add_words("backbones", options.backbones, "names of CLIPs, or files or folders of checkpoints");
   table.add_key(
       "grid", [&options](const json& value) { options.grid = value; }, [&options] { return options.grid; });
   table.add("skip_missing", options.skip_missing,
-            "leave out data sets whose folder or all of whose images are missing");
+            "leave out data sets whose folder or all of whose images are missing, those that a protocol "
+            "tests on included");
   table.add("force", options.force, "do runs again whose results are of other settings");
   table.add("print_runs", options.print_runs,
             "print a command for each run that is to be done, one a line, and do nothing");
@@ -92,6 +99,11 @@ std::optional<std::int64_t> slurm_seconds(const std::string& time) {
 
 void SlurmOptions::validate() const {
   require_positive("--slurm_gpus", gpus, 0);
+  require_positive("--slurm_gpus_per_run", gpus_per_run, 1);
+  if (gpus_per_run > 1 && gpus_per_run > gpus) {
+    throw ConfigError("--slurm_gpus_per_run " + std::to_string(gpus_per_run) +
+                      ": expected at most --slurm_gpus " + std::to_string(gpus) + ", the GPUs of a task");
+  }
   require_positive("--slurm_cpus", cpus, 0);
   require_positive("--slurm_parallel", parallel, 0);
   require_positive("--slurm_max_array", largest_array, 1);
@@ -137,6 +149,12 @@ bool parse(SweepOptions& options, const std::vector<std::string>& arguments) {
       "grid at .../<shots>shots/<flags and values of the grid>/seed<seed>. Started again, a sweep "
       "does what is missing; any number of processes and machines may share the folder.");
   bind(table, options);
+  table.set_without_part([] {  // what a run has beside what is given is for its method and protocol to say
+    std::set<std::string> flags;
+    for (const auto& [flag, value] : default_settings().items()) flags.insert(flag);
+    for (const char* name : kNotOfSweeps) flags.erase(name);
+    return flags;
+  });
   if (!table.parse(arguments)) return false;
   OptionTable run("", "");
   RunOptions unused;
@@ -146,7 +164,8 @@ bool parse(SweepOptions& options, const std::vector<std::string>& arguments) {
   for (const auto& [key, value] : all.items()) {
     if (!table.given().contains(key)) continue;
     options.given[key] = value;
-    if (of_run.contains(key) && key != "shots") options.given_of_run[key] = value;
+    const bool is_own = key == "shots" || key == "skip_missing";  // not the run's of the same name
+    if (of_run.contains(key) && !is_own) options.given_of_run[key] = value;
   }
   options.validate();
   return true;

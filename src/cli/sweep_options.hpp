@@ -20,6 +20,7 @@ struct SlurmOptions {
   std::string time;                   ///< of one task, e.g. "04:00:00"
   std::string memory;                 ///< of one task, e.g. "32G"
   std::int64_t gpus = 1;              ///< of one task
+  std::int64_t gpus_per_run = 1;      ///< that train one run together, a process on each
   std::int64_t cpus = 0;              ///< of one task; 0: the cluster's default
   std::int64_t parallel = 0;          ///< tasks at the same time; 0: as many as the cluster likes
   std::int64_t largest_array = 1001;  ///< the cluster's MaxArraySize

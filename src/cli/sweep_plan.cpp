@@ -35,11 +35,6 @@ constexpr std::uint64_t kBytesPerPrediction = 200;
 constexpr std::uint64_t kAdaptersPerCheckpoint = 5;  // itself, two moments, the average, the best one
 constexpr double kUsualEfficiency = 0.25;            // of the device's large products; a first guess
 
-std::string dataset_name(const RunOptions& options) {
-  const data::Benchmark* const benchmark = data::find_benchmark(options.data.dataset);
-  return benchmark != nullptr ? benchmark->name : data::own_dataset_name(options.data.dataset);
-}
-
 /// A line for each: its name and what is wrong with it.
 std::string lines_of(const std::map<std::string, std::string>& problems) {
   std::string text;
@@ -51,6 +46,17 @@ std::vector<std::string> names_of(const std::map<std::string, std::string>& prob
   std::vector<std::string> names;
   for (const auto& [name, problem] : problems) names.push_back(name);
   return names;
+}
+
+/// The images of a results.json, of all data sets.
+std::int64_t tested_images(const nlohmann::json& results) {
+  if (results.contains("retrieval")) return results.at("retrieval").at("images").get<std::int64_t>();
+  std::int64_t images = 0;
+  for (const auto& of_class : results.at("per_class")) images += of_class.at("total").get<std::int64_t>();
+  if (results.contains("other_datasets")) {
+    for (const auto& other : results.at("other_datasets")) images += other.at("images").get<std::int64_t>();
+  }
+  return images;
 }
 
 /// What the plan has to know of a checkpoint.
@@ -96,6 +102,18 @@ class Planner {
       RunOptions named = run->run.options;
       named.model.backbone = facts.backbone;
       run->folder = named.result_folder(dataset_name(named));
+    }
+  }
+
+  std::string dataset_name(const RunOptions& options) {
+    const std::string& asked = options.data.dataset;
+    const data::Benchmark* const benchmark = data::find_benchmark(asked);
+    if (options.data.protocol != kRetrieval)
+      return benchmark != nullptr ? benchmark->name : data::own_dataset_name(asked);
+    try {
+      return kept_.captions.load(options).run.dataset.name;  // a file of captions may say it
+    } catch (const DataError&) {                             // which look_at_data() meets again
+      return data::own_dataset_name(asked);
     }
   }
 
@@ -164,7 +182,7 @@ class Planner {
       const std::string& dataset = run->run.options.data.dataset;
       if (run->is_done || missing.contains(dataset) || broken.contains(dataset)) continue;
       try {
-        look_at(*run, kept_.dataset.load(run->run.options));
+        look_at_data_of(*run);
       } catch (const data::MissingData& error) {
         missing[dataset] = error.what();
       } catch (const DataError& error) {
@@ -188,29 +206,44 @@ class Planner {
     plan_.notes.push_back("left out " + lines_of(missing));
   }
 
-  void look_at(PlannedRun& run, const RunData& data) {
+  void look_at_data_of(PlannedRun& run) {
     const RunOptions& options = run.run.options;
-    run.iterations = options.iterations(static_cast<std::int64_t>(data.train.size()));
-    const auto test_images = static_cast<std::int64_t>(data.test.size());
-    operations_ += operations_of(options, run.iterations,
-                                 static_cast<std::int64_t>(data.dataset.class_names.size()), test_images);
-    plan_.bytes += largest_adapter_ + kBytesOfResults;
-    if (options.output.save_predictions)
-      plan_.bytes += static_cast<std::uint64_t>(test_images) * kBytesPerPrediction;
-    if (options.output.checkpoint_every > 0) checkpoint_bytes_ = largest_adapter_ * kAdaptersPerCheckpoint;
-    for (const auto& warning : data.warnings) {
-      const std::string note = data.dataset.name + ": " + warning;
-      if (std::find(plan_.notes.begin(), plan_.notes.end(), note) == plan_.notes.end())
-        plan_.notes.push_back(note);
+    if (options.data.protocol == kRetrieval) {
+      const RunData& data = kept_.captions.load(options).run;
+      return look_at(run, data, std::ssize(data.test));
     }
+    const RunData data = kept_.dataset.load(options);
+    const OtherDatasets others = kept_.other_datasets.load(options, data.dataset.class_names.size());
+    std::int64_t test_images = std::ssize(data.test);
+    for (const auto& other : others.datasets) test_images += std::ssize(other->test);
+    look_at(run, data, test_images);
+    for (const auto& warning : others.warnings) note(warning);
   }
 
+  /// `test_images`: of all data sets that it is tested on.
+  void look_at(PlannedRun& run, const RunData& data, std::int64_t test_images) {
+    const RunOptions& options = run.run.options;
+    if (trains_anything(options)) run.iterations = options.iterations(std::ssize(data.train));
+    operations_ += operations_of(options, run.iterations, std::ssize(data.dataset.class_names), test_images);
+    plan_.bytes += largest_adapter_ + kBytesOfResults;
+    if (options.output.save_predictions) plan_.bytes += data.test.size() * kBytesPerPrediction;
+    if (options.output.checkpoint_every > 0) checkpoint_bytes_ = largest_adapter_ * kAdaptersPerCheckpoint;
+    for (const auto& warning : data.warnings) note(data.dataset.name + ": " + warning);
+  }
+
+  void note(const std::string& text) {
+    if (std::find(plan_.notes.begin(), plan_.notes.end(), text) == plan_.notes.end())
+      plan_.notes.push_back(text);
+  }
+
+  /// `classes`: none where an iteration has a caption for each of its images instead.
   double operations_of(const RunOptions& options, std::int64_t iterations, std::int64_t classes,
                        std::int64_t test_images) const {
+    const std::int64_t batch = options.training.batch_size;
     const auto& model = options.model;
     const ModelFacts& facts = facts_.at({model.backbone, model.checkpoint, model.activation});
     return train::estimated_operations(facts.architecture,
-                                       {iterations, options.training.batch_size, classes, test_images});
+                                       {iterations, batch, classes > 0 ? classes : batch, test_images});
   }
 
   /// From runs that were done on such a device, or else from what it can multiply in a second.
@@ -236,14 +269,12 @@ class Planner {
   void add_finished(const PlannedRun& run, const std::string& device, double& seconds, double& operations) {
     const auto results = io::read_json_object(run.folder / kResultsFile, "");
     if (results.value("device", "") != device) return;
-    std::int64_t test_images = 0;
-    for (const auto& of_class : results.at("per_class"))
-      test_images += of_class.at("total").get<std::int64_t>();
     const auto& phases = results.at("seconds");
-    seconds +=
-        phases.value("zero_shot", 0.0) + phases.value("training", 0.0) + phases.value("evaluation", 0.0);
-    operations += operations_of(run.run.options, results.at("training").at("iterations").get<std::int64_t>(),
-                                static_cast<std::int64_t>(results.at("class_names").size()), test_images);
+    for (const char* phase : {"zero_shot", "training", "evaluation", "other_datasets"})
+      seconds += phases.value(phase, 0.0);
+    operations +=
+        operations_of(run.run.options, results.at("training").at("iterations").get<std::int64_t>(),
+                      static_cast<std::int64_t>(results.at("class_names").size()), tested_images(results));
     ++plan_.finished_runs;
   }
 

@@ -53,30 +53,54 @@ std::string header(const SlurmOptions& options, const fs::path& logs, std::size_
 /// would never come to its end.
 int most_requeues(const SweepOptions& options) { return options.run.output.checkpoint_every > 0 ? 100 : 0; }
 
-/// What a task does. The program runs in the background, since bash hears of signals between commands only.
-constexpr const char* kBody = R"(
+/// A command runs in the background, since bash hears of signals between commands only.
+constexpr const char* kBegin = R"(
 time_is_up=no
-sweep=
+process=
 is_stopped=no
 stop() {
   is_stopped=yes
-  [ -z "$sweep" ] || kill -TERM "$sweep" 2>/dev/null
+  [ -z "$process" ] || kill -TERM "$process" 2>/dev/null
 }
 trap 'time_is_up=yes; stop' USR1  # Slurm: the time is nearly up
 trap stop TERM
 
-"${command[@]}" --part "$SLURM_ARRAY_TASK_ID/$tasks" &
-sweep=$!
-[ "$is_stopped" = no ] || stop  # a signal came before there was a process to pass it on to
-code=$((128 + 10))
-while [ "$code" -gt 128 ] && kill -0 "$sweep" 2>/dev/null; do
-  wait "$sweep"  # a signal ends it early
-  code=$?
-done
-wait "$sweep" 2>/dev/null
-ended=$?
-[ "$ended" = 127 ] || code=$ended
+run() {
+  "$@" &
+  process=$!
+  [ "$is_stopped" = no ] || stop  # a signal came before there was a process to pass it on to
+  code=$((128 + 10))
+  while [ "$code" -gt 128 ] && kill -0 "$process" 2>/dev/null; do
+    wait "$process"  # a signal ends it early
+    code=$?
+  done
+  wait "$process" 2>/dev/null
+  local ended=$?
+  [ "$ended" = 127 ] || code=$ended
+}
+)";
 
+/// What a task does: its part of the sweep.
+constexpr const char* kPart = R"(
+run "${command[@]}" --part "$SLURM_ARRAY_TASK_ID/$tasks"
+)";
+
+/// Or each of its runs by several processes. One that fails does not keep the next ones from being done.
+constexpr const char* kPartOfSeveralProcesses = R"bash(
+list=$("${command[@]}" --print_runs --part "$SLURM_ARRAY_TASK_ID/$tasks") || exit
+mapfile -t lines <<< "$list"
+worst=0
+for line in "${lines[@]}"; do
+  eval "words=($line)"
+  [ -n "$line" ] && [ "$is_stopped" = no ] || continue
+  CLIP_LORA=${words[0]} run "$launcher" --processes "$gpus_per_run" "${words[@]:1}"
+  [ "$code" = 0 ] || worst=$code
+done
+code=$worst
+[ "$is_stopped" = no ] || code=143
+)bash";
+
+constexpr const char* kEnd = R"(
 if [ "$time_is_up" = yes ] && [ "$code" = 143 ]; then
   if [ "${SLURM_RESTART_COUNT:-0}" -lt "$most_requeues" ]; then
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
@@ -86,6 +110,14 @@ if [ "$time_is_up" = yes ] && [ "$code" = 143 ]; then
 fi
 exit "$code"
 )";
+
+/// The script that starts a run's processes, which lies beside the program.
+fs::path launcher() {
+  const fs::path script = this_program().parent_path() / "launch_multi_gpu.sh";
+  if (!fs::exists(script))
+    throw ConfigError("--slurm_gpus_per_run needs '" + script.string() + "', which is not there");
+  return script;
+}
 
 }  // namespace
 
@@ -103,13 +135,18 @@ fs::path write_slurm_script(const SweepOptions& options, std::size_t runs) {
   }
   fs::create_directories(logs);
   const std::size_t tasks = std::min(runs, static_cast<std::size_t>(options.slurm.largest_array));
+  std::string work = kPart;
+  if (options.slurm.gpus_per_run > 1) {
+    work = "\nlauncher=" + shell_quoted(launcher().string()) +
+           "\ngpus_per_run=" + std::to_string(options.slurm.gpus_per_run) + kPartOfSeveralProcesses;
+  }
   const std::string text = header(options.slurm, logs, tasks) + "\n# " + std::to_string(runs) + " runs in " +
                            std::to_string(tasks) + " tasks; what is done already is passed over.\n" + "cd " +
                            shell_quoted(fs::current_path().string()) + " || exit 1\n" +
                            "tasks=" + std::to_string(tasks) + "\n" +
                            "most_requeues=" + std::to_string(most_requeues(options)) + "\n" + "command=(" +
                            shell_quoted(this_program().string()) + " sweep --config " +
-                           shell_quoted(configuration_file.string()) + ")\n" + kBody;
+                           shell_quoted(configuration_file.string()) + ")\n" + kBegin + work + kEnd;
   io::write_atomically(configuration_file, configuration(options));
   io::write_atomically(script, text);
   return script;

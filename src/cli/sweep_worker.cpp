@@ -16,6 +16,8 @@
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/io/lease.hpp"
+#include "retrieval_run.hpp"
+#include "run_results.hpp"
 #include "saved_run.hpp"
 #include "sweep_failure.hpp"
 #include "training_files.hpp"
@@ -29,10 +31,18 @@ namespace fs = std::filesystem;
 class LeaseLost : public std::exception {};
 
 std::string result_line(const RunResult& result, double seconds) {
-  const double zero_shot = result.zero_shot->accuracy();
-  const double gain = result.adapted.accuracy() - zero_shot;
-  return "zero-shot " + percent(zero_shot) + "   adapted " + percent(result.adapted.accuracy()) + "   (" +
-         (gain < 0 ? "" : "+") + fixed(gain, 2) + ")   " + duration(seconds);
+  if (result.untouched_retrieval)
+    return "adapted " + recall_text(result.retrieval.front().recall) + "   " + duration(seconds);
+  const auto line = [](double zero_shot, double adapted) {
+    return "zero-shot " + percent(zero_shot) + "   adapted " + percent(adapted) +
+           gain_text(adapted, zero_shot);
+  };
+  std::string text = line(result.zero_shot->accuracy(), result.adapted.accuracy());
+  if (!result.others.empty()) {
+    const OtherResult mean = mean_of(result.others);
+    text += "   " + mean.dataset + ": " + line(*mean.zero_shot_accuracy, mean.accuracies.front());
+  }
+  return text + "   " + duration(seconds);
 }
 
 /// The first line of a message.

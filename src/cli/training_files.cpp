@@ -27,7 +27,7 @@ bool is_told_otherwise(const std::string& flag) {
       "exif",      "resize_mode", "backbone",    "checkpoint",    "image_memory",     "workers",
       "cache_dir", "save_path",   "filename",    "eval_only",     "save_predictions", "checkpoint_every",
       "resume",    "log_every",   "tensorboard", "device",        "precision",        "zero_shot_templates",
-      "verbose",   "quiet",       "variant",     "eval_scale"};
+      "verbose",   "quiet",       "variant",     "eval_scale",    "skip_missing"};
   return kFlags.contains(flag);
 }
 
@@ -111,7 +111,7 @@ TrainingFiles open_training_files(const RunOptions& options, const fs::path& fol
   train::TrainingCheckpoint checkpoint = read(path);
   const auto& defaults = default_settings();
   for (const auto& [name, value] : defaults.items()) {  // flags that its version did not have
-    if (!is_told_otherwise(name)) checkpoint.settings.try_emplace("--" + name, text_of(value));
+    if (files.settings.contains("--" + name)) checkpoint.settings.try_emplace("--" + name, text_of(value));
   }
   require_settings(checkpoint.settings, files.settings, path);
   files.resumed = checkpoint.state;

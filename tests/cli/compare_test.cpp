@@ -12,6 +12,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// Two runs of which only what a comparison reads is there.
 class Compare : public ::testing::Test {
@@ -42,6 +43,17 @@ class Compare : public ::testing::Test {
                           {"device", "cpu"},
                           {"warnings", json::array()},
                           {"settings", settings}};
+    write_bytes(folder(name) / "results.json", results.dump());
+  }
+
+  static json scale(double eval_scale, double accuracy) {
+    return {{"eval_scale", eval_scale}, {"accuracy", accuracy}};
+  }
+
+  /// Merges `changes` into what a run has saved.
+  void change(const std::string& name, const json& changes) const {
+    json results = json::parse(read_bytes(folder(name) / "results.json"));
+    results.merge_patch(changes);
     write_bytes(folder(name) / "results.json", results.dump());
   }
 
@@ -111,6 +123,59 @@ TEST_F(Compare, CountsPicturesThatOneRunHasAlone) {
   write_predictions("a", "++");
   write_predictions("b", "+++++");
   EXPECT_THAT(compare().line("left out"), HasSubstr("3 pictures"));
+}
+
+TEST_F(Compare, ShowsWhatMethodsHaveInCommonAtEveryScale) {
+  change("a", {{"settings", {{"eval_scale", {1.0, 0.5}}}},
+               {"scales", {scale(0.0, 50.0), scale(1.0, 90.0), scale(0.5, 80.0)}}});
+  change("b", {{"settings", {{"method", "r_adapter"}, {"eval_scale", {0.5}}}},
+               {"scales", {scale(0.0, 50.0), scale(0.5, 92.0)}}});
+  const Outcome outcome = compare();
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("method      lora"), HasSubstr("r_adapter")));
+  EXPECT_THAT(outcome.line("adapted"), HasSubstr("(+2.00)"));
+  EXPECT_EQ(outcome.line("figures"), "figures    accuracy, α 0.5   80.00 %   92.00 %   (+12.00)");
+}
+
+TEST_F(Compare, DoesNotSetHalfOfTheClassesAgainstAll) {
+  change("b", {{"settings", {{"protocol", "base_to_new"}}}});
+  const Outcome outcome = compare();
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
+  EXPECT_THAT(outcome.line("not alike"), HasSubstr("half of the classes"));
+  EXPECT_THAT(outcome.line("adapted"), Not(HasSubstr("(")));
+  const json answer = json::parse(compare({"--json"}).output);
+  EXPECT_EQ(answer["figures"], json::array());
+  EXPECT_EQ(answer["b"]["protocol"], "base_to_new");
+}
+
+TEST_F(Compare, ComparesOtherDataSetsThatBothWereTestedOn) {
+  const auto other = [](const std::string& dataset, double before, double after) {
+    return json{{"dataset", dataset}, {"zero_shot_accuracy", before}, {"scales", {scale(1.0, after)}}};
+  };
+  change("a", {{"other_datasets", {other("dtd", 44.0, 46.0), other("fgvc", 24.0, 23.0)}},
+               {"mean_of_others", {{"zero_shot_accuracy", 34.0}, {"scales", {scale(1.0, 34.5)}}}}});
+  change("b", {{"other_datasets", {other("dtd", 44.0, 47.5)}},
+               {"mean_of_others", {{"zero_shot_accuracy", 44.0}, {"scales", {scale(1.0, 47.5)}}}}});
+  const Outcome outcome = compare();
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("dtd   46.00 %   47.50 %   (+1.50)"), Not(HasSubstr("fgvc")),
+                                    Not(HasSubstr("mean_of_others"))));
+}
+
+TEST_F(Compare, ComparesRecallWithRecallAlone) {
+  const auto recalls = [](double at_1) {
+    const json recall = {{"at_1", at_1}, {"at_5", 99.0}, {"at_10", 100.0}};
+    return json{{"image_to_text", recall}, {"text_to_image", recall}};
+  };
+  json of_scale = recalls(88.0);
+  of_scale["eval_scale"] = 1.0;
+  const json retrieval = {
+      {"images", 2}, {"captions", 10}, {"zero_shot", recalls(85.0)}, {"scales", {of_scale}}};
+  change("a", {{"retrieval", retrieval}, {"settings", {{"protocol", "retrieval"}}}});
+  EXPECT_THAT(compare().line("not alike"), HasSubstr("one run has recall"));
+  change("b", {{"retrieval", retrieval}, {"settings", {{"protocol", "retrieval"}}}});
+  const Outcome outcome = compare();
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("text_to_image.at_1   88.00 %   88.00 %   (+0.00)"),
+                                    Not(HasSubstr("adapted"))));
 }
 
 TEST_F(Compare, RefusesPicturesOfAnotherClass) {

@@ -108,6 +108,20 @@ TEST_F(Export, EveryAdapterFormatGivesTheSameMergedModel) {
   EXPECT_THAT(files_in(task_ / "out"), IsSupersetOf({"authors", "peft", "safetensors"}));
 }
 
+TEST_F(Export, AnAdapterOfAnotherScaleIsTheSameForWhoeverMergesAtAlpha) {
+  const Outcome trained = run_program(task_.arguments({{"--lr", "0.05"}, {"--eval_scale", "0.5"}}));
+  ASSERT_EQ(trained.exit_code, 0) << trained.errors;
+  const std::string scaled = (task_.result_folder() / "lora_weights.safetensors").string();
+  const auto merged = fingerprint_of(done("openai", "scaled.pt", {{"--adapter", scaled}}));
+  for (const std::string format : {"authors", "peft"}) {
+    const Outcome exported = run(format, format, {{"--adapter", scaled}});
+    ASSERT_EQ(exported.exit_code, 0) << exported.errors;
+    EXPECT_THAT(exported.errors, HasSubstr("0.5, is a part of alpha"));
+    EXPECT_EQ(fingerprint_of(done("openai", format + ".pt", {{"--adapter", out(format).string()}})), merged);
+  }
+  EXPECT_EQ(json::parse(read_bytes(out("peft") / "adapter_config.json"))["lora_alpha"], 0.5);
+}
+
 TEST_F(Export, EveryModelFormatHoldsTheSameModelAndNeedsNoWarningWhereItHasAConfiguration) {
   const std::string merged = fingerprint_of(done("openclip", "openclip"));
   EXPECT_EQ(fingerprint_of(done("hf", "hf")), merged);

@@ -70,6 +70,7 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"split_seed", 9},
                            {"class_names", "names.json"},
                            {"allow_missing", true},
+                           {"skip_missing", true},
                            {"template", {"a bad photo of a {}.", "a {}."}},
                            {"templates", "templates.txt"},
                            {"train_templates", "all"},
@@ -175,6 +176,7 @@ void expect_in_fields(const RunOptions& options) {
   EXPECT_EQ(options.adapter.lora.rank, 8);
   EXPECT_EQ(options.adapter.lora.alpha, 0.5);
   EXPECT_EQ(options.adapter.lora.dropout, 0.125);
+  EXPECT_TRUE(options.data.skip_missing);
   EXPECT_EQ(options.data.protocol, "base_to_new");
   EXPECT_EQ(options.adapter.method, "r_adapter");
   EXPECT_EQ(options.adapter.r_adapter.rank, 5);
@@ -431,7 +433,11 @@ TEST(Configs, EveryShippedFileLoadsAndIsValid) {
   int files = 0;
   for (const auto& file : std::filesystem::directory_iterator(CLIP_LORA_SOURCE_DIR "/configs")) {
     if (file.is_directory() || file.path().filename() == "published.json") continue;  // sweeps; figures
-    RunOptions options = parsed({"--config", file.path().string()});
+    RunOptions options;
+    OptionTable table("clip_lora", "");
+    cli::bind(table, options);
+    ASSERT_TRUE(table.parse({"--config", file.path().string()}));
+    options.given = table.given();
     if (options.data.dataset.empty()) options.data.dataset = "eurosat";
     EXPECT_NO_THROW(options.validate()) << file.path();
     ++files;

@@ -111,10 +111,6 @@ TEST(RunOptions, ValidationRefusesOptionsThatDoNotGoTogether) {
                 o.training.iterations_per_shot = 7;
               }),
               HasSubstr("--epochs and --n_iters exclude each other"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.training.margin = 0.1; }),
-              HasSubstr("--margin is for --loss mpm_nce"));
-  EXPECT_THAT(complaint([](RunOptions& o) { o.training.label_smoothing = 0.1; }),
-              HasSubstr("--label_smoothing is for --loss mpm_nce"));
   EXPECT_THAT(complaint([](RunOptions& o) { o.prompts.train_templates = "random"; }),
               HasSubstr("--train_templates random is for --loss mpm_nce"));
   const auto of_pairs = [](const std::function<void(RunOptions&)>& change) {
@@ -124,8 +120,6 @@ TEST(RunOptions, ValidationRefusesOptionsThatDoNotGoTogether) {
     });
   };
   EXPECT_THAT(of_pairs([](RunOptions& o) { o.training.batch_size = 1; }), HasSubstr("--batch_size 1"));
-  EXPECT_THAT(of_pairs([](RunOptions& o) { o.training.class_weights = "balanced"; }),
-              HasSubstr("--class_weights"));
   EXPECT_THAT(of_pairs([](RunOptions& o) { o.prompts.train_templates = "all"; }),
               HasSubstr("--train_templates all"));
   EXPECT_THAT(complaint([](RunOptions& o) {

@@ -3,6 +3,7 @@
 
     python3 tests/cli/report_results.py FOLDER          # a few data sets, with pictures, gaps and broken files
     python3 tests/cli/report_results.py FOLDER --large  # the paper's tables on five backbones
+    python3 tests/cli/report_results.py FOLDER --protocols  # two methods on every protocol
 """
 
 import argparse
@@ -221,6 +222,109 @@ def write_small(folder):
     return runs
 
 
+ADAPTED = {"lora": {}, "r_adapter": {"templates": "imagenet", "loss": "mpm_nce", "lr": 0.0005}}
+SCALES = {"lora": [1.0, 0.0, 0.25, 0.5, 0.75], "r_adapter": [0.5, 0.0, 0.25, 0.75, 1.0]}  # the first is the run's own
+SHIFTS = {"imagenet_v2": 62.0, "imagenet_sketch": 46.0, "imagenet_a": 48.0, "imagenet_r": 74.0, "objectnet": 54.0}
+
+
+def write_method_run(folder, dataset, method, protocol, shots, seed, further):
+    """A run of one method and protocol. `further`: what its results have beside write_run()'s, made of them and a
+    source of random numbers."""
+    method_settings = {"method": method, "protocol": protocol} | ADAPTED[method] | {"eval_scale": SCALES[method]}
+    offset = 1.5 if method == "r_adapter" else 0.0  # more templates
+    run = write_run(folder / protocol / method, dataset, "ViT-B/16", shots, seed, offset=offset)
+    file = run / "results.json"
+    results = json.loads(file.read_text())
+    results["settings"] |= method_settings
+    results["command"] += f" --method {method} --protocol {protocol}"
+    results |= further(results, random.Random(f"{dataset} {method} {protocol} {shots} {seed}"))
+    file.write_text(json.dumps(results))
+    return run
+
+
+def scaled(before, after, scale, draw):
+    """Between zero-shot and beyond: best at three quarters of the way."""
+    return max(0.0, min(100.0, before + (after - before) * math.sin(2.1 * scale) / math.sin(2.1) + draw.gauss(0, 0.4)))
+
+
+def scale_rows(before, after, method, draw):
+    """What a run writes of its own data set: zero-shot first, then every --eval_scale, the first with its accuracy."""
+    rows = [{"eval_scale": 0.0, "accuracy": before}, {"eval_scale": SCALES[method][0], "accuracy": after}]
+    return rows + [
+        {"eval_scale": scale, "accuracy": before if scale == 0.0 else scaled(before, after, scale, draw)}
+        for scale in SCALES[method][1:]
+    ]
+
+
+def with_scales(results, draw):
+    return {"scales": scale_rows(results["zero_shot_accuracy"], results["accuracy"], results["settings"]["method"], draw)}
+
+
+def with_new_classes(results, draw):
+    rows = with_scales(results, draw)["scales"]
+    before = 50.0 + 20.0 * random.Random(results["dataset"]).random()
+    for row in rows:
+        row["new_classes_accuracy"] = before + (0.0 if row["eval_scale"] == 0.0 else draw.uniform(-4.0, 6.0))
+        row["harmonic_mean"] = 2.0 / (1.0 / row["accuracy"] + 1.0 / row["new_classes_accuracy"])
+    return {"scales": rows}
+
+
+def with_others(results, draw, others):
+    method = results["settings"]["method"]
+    tested = []
+    for name, before in others.items():
+        after = before + draw.uniform(1.0, 5.0)
+        tested.append({"dataset": name, "classes": 200, "images": 10000, "zero_shot_accuracy": before})
+        tested[-1]["scales"] = scale_rows(before, after, method, draw)[1:]
+    mean = {"zero_shot_accuracy": sum(of["zero_shot_accuracy"] for of in tested) / len(tested), "scales": []}
+    for i, row in enumerate(tested[0]["scales"]):
+        accuracy = sum(of["scales"][i]["accuracy"] for of in tested) / len(tested)
+        mean["scales"].append({"eval_scale": row["eval_scale"], "accuracy": accuracy})
+    return with_scales(results, draw) | {"other_datasets": tested, "mean_of_others": mean}
+
+
+def write_retrieval_run(folder, method, seed):
+    """Recall on captioned images, which has no accuracies."""
+    run = write_method_run(folder, "eurosat", method, "retrieval", 16, seed, lambda results, draw: {"dataset": "flickr8k"})
+    file = run / "results.json"
+    results = json.loads(file.read_text())
+    for key in ["zero_shot_accuracy", "accuracy", "top5_accuracy", "macro_f1", "expected_calibration_error"]:
+        del results[key]
+    for key in ["per_class", "confusion", "zero_shot"]:
+        del results[key]
+    results["settings"] |= {"dataset": "flickr8k", "shots": "all"}
+    draw = random.Random(f"{method} {seed}")
+
+    def recall(gain):
+        return {
+            "image_to_text": {"at_1": 85.0 + gain, "at_5": 97.0 + gain / 4, "at_10": 99.0 + gain / 8},
+            "text_to_image": {"at_1": 70.6 + gain, "at_5": 92.4 + gain / 4, "at_10": 96.1 + gain / 8},
+        }
+
+    rows = [{"eval_scale": scale} | recall(0.0 if scale == 0.0 else draw.uniform(1.0, 4.0)) for scale in SCALES[method]]
+    results["retrieval"] = {"images": 200, "captions": 1000, "zero_shot": recall(0.0), "scales": rows}
+    file.write_text(json.dumps(results))
+    return run
+
+
+def write_protocols(folder):
+    """LoRA and R-Adapter on every protocol; of base_to_new R-Adapter lacks a data set."""
+    runs = folder / "runs"
+    tested = {name: zero_shot for name, (_, _, zero_shot, _) in BENCHMARKS.items() if name != "caltech101"}
+    for method in ADAPTED:
+        for seed in SEEDS:
+            for dataset in ["dtd", "eurosat"]:
+                for shots in [4, 16]:
+                    write_method_run(runs, dataset, method, "all", shots, seed, with_scales)
+            for dataset in ["dtd", "eurosat", "oxford_pets"]:
+                if (method, dataset) != ("r_adapter", "oxford_pets"):
+                    write_method_run(runs, dataset, method, "base_to_new", 16, seed, with_new_classes)
+            write_method_run(runs, "imagenet", method, "robustness", 16, seed, lambda r, draw: with_others(r, draw, SHIFTS))
+            write_method_run(runs, "caltech101", method, "cross_dataset", 16, seed, lambda r, draw: with_others(r, draw, tested))
+            write_retrieval_run(runs, method, seed)
+    return runs
+
+
 def write_large(folder):
     for offset, backbone in enumerate(["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px", "ViT-H/14"]):
         for dataset in BENCHMARKS:
@@ -234,5 +338,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--protocols", action="store_true")
     given = parser.parse_args()
-    print((write_large if given.large else write_small)(given.folder))
+    print((write_large if given.large else write_protocols if given.protocols else write_small)(given.folder))

@@ -31,6 +31,11 @@ class Report : public ::testing::Test {
 
   fs::path results_file() const { return task_.result_folder() / "results.json"; }
   json results() const { return json::parse(read_bytes(results_file())); }
+  /// What stands in results.md below the line that explains it.
+  std::string tables() const {
+    const std::string text = made("results.md");
+    return text.substr(text.find("\n## "));
+  }
   std::string made(const std::string& file) const { return read_bytes(task_.save_path() / file); }
 
   /// Another result in the tree, with `text` as its results.json.
@@ -98,6 +103,81 @@ TEST_F(Report, TheSameWeightsUnderAnotherNameAreOneVariant) {
   add_result("z", other.dump());
   ASSERT_EQ(report().exit_code, 0);
   EXPECT_THAT(made("results.md"), AllOf(HasSubstr("## small\n"), HasSubstr(" ± 0.00 |")));
+}
+
+TEST_F(Report, MethodsStandBesideEachOtherAndAreNeverAveraged) {
+  json other = results();
+  other["accuracy"] = 12.5;
+  other["settings"]["seed"] = 2;  // which would be a second seed of the same cell
+  other["settings"]["method"] = "r_adapter";
+  other["settings"]["lr"] = 0.0005;  // the method's own default tells nothing apart
+  add_result("z", other.dump());
+  ASSERT_EQ(report().exit_code, 0);
+  EXPECT_THAT(tables(), AllOf(HasSubstr("## small, lora\n"), HasSubstr("## small, r_adapter\n"),
+                              HasSubstr("### Methods side by side, small"), Not(HasSubstr("±"))));
+  EXPECT_THAT(made("results.csv"), HasSubstr(",2,r_adapter,all,"));
+}
+
+TEST_F(Report, ResultsWithoutMethodAndScalesAreOfLora) {
+  json old = results();
+  old.erase("scales");
+  for (const char* setting : {"method", "protocol", "eval_scale"}) old["settings"].erase(setting);
+  write_bytes(results_file(), old.dump());
+  ASSERT_EQ(report().exit_code, 0);
+  EXPECT_THAT(made("report.html"), AllOf(HasSubstr("<h3>small</h3>"), Not(HasSubstr("id=\"scales\""))));
+  EXPECT_THAT(made("scales.csv"), HasSubstr(",lora,all,1,1,shapes,1.0,accuracy," + old["accuracy"].dump()));
+}
+
+TEST_F(Report, BaseToNewOfOneSeedHasItsHarmonicMeanAndNoSpread) {
+  json of_halves = results();
+  of_halves["settings"]["protocol"] = "base_to_new";
+  of_halves["scales"] = {
+      {{"eval_scale", 0.0}, {"accuracy", 40.0}, {"new_classes_accuracy", 60.0}, {"harmonic_mean", 48.0}},
+      {{"eval_scale", 1.0}, {"accuracy", 80.0}, {"new_classes_accuracy", nullptr}}};
+  write_bytes(results_file(), of_halves.dump());
+  const Outcome outcome = report();
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
+  EXPECT_THAT(outcome.output, HasSubstr("harmonic mean 48.00 → –")) << "the new classes are missing";
+  EXPECT_THAT(tables(), AllOf(HasSubstr("60.00 | 48.00 |"), HasSubstr(" | – | – |"), Not(HasSubstr("±"))));
+  EXPECT_THAT(made("report.html"), Not(HasSubstr("id=\"tables\"")))
+      << "there are no accuracies on all classes";
+}
+
+TEST_F(Report, OtherDataSetsMayHaveAnyNameAndLackFigures) {
+  const std::string name = "objects <of> & \"nets\" | \xc3\xa4";
+  json shifted = results();
+  shifted["settings"]["protocol"] = "robustness";
+  shifted["other_datasets"] = {{{"dataset", name},
+                                {"zero_shot_accuracy", 30.0},
+                                {"scales", {{{"eval_scale", 1.0}, {"accuracy", 33.25}}}}},
+                               {{"dataset", "unfinished"}, {"zero_shot_accuracy", nullptr}}};
+  write_bytes(results_file(), shifted.dump());
+  ASSERT_EQ(report().exit_code, 0);
+  const std::string page = made("report.html");
+  EXPECT_THAT(page, AllOf(HasSubstr("objects &lt;of&gt; &amp; &quot;nets&quot; | \xc3\xa4"),
+                          HasSubstr(">33.25<"), HasSubstr("unfinished"), Not(HasSubstr("nan"))));
+  EXPECT_THAT(made("results.md"), AllOf(HasSubstr("\\| \xc3\xa4 | 30.00 | 33.25 |"),
+                                        HasSubstr("| **mean of the others** | – | – |")));
+}
+
+TEST_F(Report, AMeanOverOtherDataSetsIsNotMixedWithOneOverFewer) {
+  const json untouched = results();
+  const auto tested = [&](const std::vector<std::string>& names, int seed) {
+    json run = untouched;
+    run["settings"]["protocol"] = "cross_dataset";
+    run["settings"]["seed"] = seed;
+    for (const auto& name : names)
+      run["other_datasets"].push_back({{"dataset", name}, {"zero_shot_accuracy", 30.0}});
+    run["mean_of_others"] = {{"zero_shot_accuracy", 30.0}};
+    return run.dump();
+  };
+  write_bytes(results_file(), tested({"dtd", "fgvc"}, 1));
+  const fs::path second = add_result("z", tested({"dtd"}, 2));
+  ASSERT_EQ(report().exit_code, 0);
+  EXPECT_THAT(made("results.md"), HasSubstr("| **mean of the others** | – (1 of 2 data sets) |"));
+  write_bytes(second, tested({"dtd", "fgvc"}, 2));
+  ASSERT_EQ(report().exit_code, 0);
+  EXPECT_THAT(made("results.md"), HasSubstr("| **mean of the others** | 30.00 |"));
 }
 
 TEST_F(Report, ARunThatWasDoneAgainIsNoCopy) {
@@ -173,18 +253,21 @@ TEST_F(Report, NamesSkipsAndCountsWhatItCannotRead) {
   json other_version = results(), incomplete = results();
   other_version["format"] = 2;
   incomplete.erase("accuracy");
+  json nameless = results();
+  nameless["other_datasets"] = {{{"zero_shot_accuracy", 30.0}}};
+  const fs::path unnamed = add_result("d", nameless.dump());
   const fs::path truncated = add_result("a", whole.substr(0, whole.size() / 2));
   const fs::path foreign = add_result("b", other_version.dump());
   const fs::path lacking = add_result("c", incomplete.dump());
   const fs::path copy = add_result("z", whole);
   const Outcome outcome = report();
   ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
-  for (const auto& file : {truncated, foreign, lacking, copy})
+  for (const auto& file : {truncated, foreign, lacking, unnamed, copy})
     EXPECT_THAT(outcome.errors, HasSubstr("'" + file.string() + "'"));
   EXPECT_THAT(outcome.errors,
               AllOf(HasSubstr("format 2, expected 1"), HasSubstr("accuracy"), HasSubstr("the same run as")));
-  EXPECT_THAT(outcome.line("read"), HasSubstr("1 run, 4 skipped"));
-  EXPECT_THAT(made("report.html"), HasSubstr("4 files were skipped"));
+  EXPECT_THAT(outcome.line("read"), HasSubstr("1 run, 5 skipped"));
+  EXPECT_THAT(made("report.html"), HasSubstr("5 files were skipped"));
 }
 
 TEST_F(Report, ShowsRunsOfASweepThatFailed) {

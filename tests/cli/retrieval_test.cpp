@@ -1,3 +1,4 @@
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <signal.h>
 
@@ -8,6 +9,7 @@
 
 #include "cli/program.hpp"
 #include "cli/small_task.hpp"
+#include "clip_lora/io/safetensors.hpp"
 #include "support/files.hpp"
 #include "support/test_data.hpp"
 
@@ -74,6 +76,14 @@ class Retrieval : public ::testing::Test {
     return words;
   }
 
+  /// The changes that make of it a run without training.
+  static Flags untrained() {
+    return {{"--method", "zero_shot"},
+            {"--warmup", kRemoved},
+            {"--epochs", kRemoved},
+            {"--batch_size", kRemoved}};
+  }
+
   const SmallTask task_;
 };
 
@@ -81,7 +91,7 @@ class Retrieval : public ::testing::Test {
 std::string figures(const std::string& line) { return line.substr(std::min<std::size_t>(11, line.size())); }
 
 TEST_F(Retrieval, TrainsEveryMethodAndSavesAdapterSettingsAndRecall) {
-  for (const std::string method : {"lora", "r_adapter", "lora_xs", "zero_shot"}) {
+  for (const std::string method : {"lora", "r_adapter", "lora_xs"}) {
     fs::remove_all(task_.save_path());
     const Outcome outcome = run_program(arguments({{"--method", method}, {"--eval_scale", "0.5 1"}}));
     ASSERT_EQ(outcome.exit_code, 0) << method << outcome.errors;
@@ -102,20 +112,38 @@ TEST_F(Retrieval, TrainsEveryMethodAndSavesAdapterSettingsAndRecall) {
     EXPECT_EQ(found["settings"]["loss"], "mpm_nce");
     EXPECT_EQ(found["settings"]["shots"], "all");
     EXPECT_TRUE(fs::exists(found["adapter"].get<std::string>()));
-    EXPECT_EQ(found["training"]["iterations"], method == "zero_shot" ? 0 : 5) << "of 20 pairs, four each";
-    EXPECT_EQ(found["training"]["images"], method == "zero_shot" ? 0 : 20);
+    EXPECT_EQ(found["training"]["iterations"], 5) << "of 20 pairs, four each";
+    EXPECT_EQ(found["training"]["images"], 20);
     EXPECT_THAT(outcome.output, HasSubstr("4 test images with 20 captions"));
     EXPECT_NE(outcome.line("zero-shot"), "");
     EXPECT_EQ(figures(outcome.line("adapted")), figures(outcome.line("scale 0.50")));
   }
 }
 
-TEST_F(Retrieval, ScaleZeroIsTheUntouchedModelAndTrainingChangesIt) {
+TEST_F(Retrieval, ZeroShotTrainsNothingAndTakesNoFlagOfTraining) {
+  const Outcome outcome = run_program(arguments(untrained()));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
+  EXPECT_EQ(figures(outcome.line("adapted")), figures(outcome.line("zero-shot")));
+  EXPECT_EQ(results()["training"]["iterations"], 0);
+  EXPECT_EQ(results()["training"]["images"], 0);
+  for (const char* flag : {"lr", "loss", "eval_scale", "r", "adapter_rank"})
+    EXPECT_FALSE(results()["settings"].contains(flag)) << flag;
+
+  const Outcome refused = run_program(arguments({{"--method", "zero_shot"}}));
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.errors, HasSubstr("has no part in --method zero_shot: nothing is trained"));
+}
+
+TEST_F(Retrieval, ScaleZeroIsTheUntouchedModelWhateverWasTrained) {
   const Outcome outcome =
       run_program(arguments({{"--eval_scale", "0 2"}, {"--lr", "0.05"}, {"--epochs", "4"}, {"--ema", "0"}}));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
   EXPECT_EQ(figures(outcome.line("scale 0.00")), figures(outcome.line("zero-shot")));
-  EXPECT_NE(figures(outcome.line("scale 2.00")), figures(outcome.line("zero-shot")));
+  for (const auto& [name, tensor] : io::read_safetensors(adapter()).tensors) {
+    if (name.ends_with(".weight")) {
+      EXPECT_GT(tensor.abs().max().item<double>(), 0.0) << name << " was trained";
+    }
+  }
 }
 
 TEST_F(Retrieval, EvalOnlyAndAdapterGiveTheRecallOfTheTrainingRunAndChangeNoFile) {
@@ -214,19 +242,19 @@ TEST_F(Retrieval, WithoutTrainingImagesOnlyTheUntouchedModelIsMeasured) {
   const Outcome refused = run_program(arguments());
   EXPECT_EQ(refused.exit_code, 3);
   EXPECT_THAT(refused.errors, AllOf(HasSubstr("no training images"), HasSubstr("--method zero_shot")));
-  EXPECT_EQ(run_program(arguments({{"--method", "zero_shot"}})).exit_code, 0);
+  EXPECT_EQ(run_program(arguments(untrained())).exit_code, 0);
 }
 
 TEST_F(Retrieval, RefusesWhatDoesNotGoTogetherByName) {
   const std::vector<std::pair<Flags, std::string>> cases = {
       {{{"--shots", "4"}}, "--shots 4 is not for --protocol retrieval"},
-      {{{"--templates", "imagenet"}}, "--templates is not for --protocol retrieval"},
-      {{{"--train_templates", "random"}}, "--train_templates is not for --protocol retrieval"},
-      {{{"--zero_shot_templates", "dataset"}}, "--zero_shot_templates is not for --protocol retrieval"},
-      {{{"--class_weights", "balanced"}}, "--class_weights is not for --protocol retrieval"},
-      {{{"--eval_every", "10"}}, "--eval_every is not for --protocol retrieval"},
+      {{{"--templates", "imagenet"}}, "--templates has no part in --protocol retrieval"},
+      {{{"--train_templates", "random"}}, "--train_templates has no part in --protocol retrieval"},
+      {{{"--zero_shot_templates", "dataset"}}, "--zero_shot_templates has no part in --protocol retrieval"},
+      {{{"--class_weights", "balanced"}}, "--class_weights has no part in --protocol retrieval"},
+      {{{"--eval_every", "10"}}, "--eval_every has no part in --protocol retrieval"},
       {{{"--loss", "ce"}}, "--loss ce is not for --protocol retrieval"},
-      {{{"--save_predictions", ""}}, "--save_predictions is not for --protocol retrieval"},
+      {{{"--save_predictions", ""}}, "--save_predictions has no part in --protocol retrieval"},
       {{{"--n_iters", "9"}}, "--n_iters 9"},
       {{{"--margin", "-0.1"}}, "--margin -0.1: expected at least 0"},
       {{{"--batch_size", "1"}}, "--batch_size 1: expected at least 2"},
@@ -266,22 +294,71 @@ TEST_F(Retrieval, TheSavedCommandRepeatsTheRun) {
   EXPECT_EQ(results()["retrieval"], first["retrieval"]);
 }
 
-TEST_F(Retrieval, ReportsLeaveItOutByName) {
+TEST_F(Retrieval, ReportsHaveItsRecallBesideAccuracies) {
   ASSERT_EQ(run_program(arguments()).exit_code, 0);
   ASSERT_EQ(run_program(task_.arguments()).exit_code, 0);
   const Outcome outcome = run_program({"report", task_.save_path().string()});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.errors;
-  EXPECT_THAT(outcome.errors,
-              HasSubstr("captions/allshots/seed1/results.json': it is of --protocol retrieval"));
-  EXPECT_THAT(outcome.line("read"), HasSubstr("1 run, 1 skipped"));
+  EXPECT_THAT(outcome.line("read"), AllOf(HasSubstr("2 runs"), Not(HasSubstr("skipped"))));
+  const std::string page = read_bytes(task_.save_path() / "report.html");
+  const std::string recall = results()["retrieval"]["scales"][0]["text_to_image"]["at_5"].dump();
+  EXPECT_THAT(page, AllOf(HasSubstr("<section id=\"retrieval\">"), HasSubstr("<section id=\"tables\">")));
+  EXPECT_THAT(page.substr(page.find("<section id=\"retrieval\">")),
+              HasSubstr("<data value=\"" + recall + "\""));
 }
 
-TEST_F(Retrieval, SweepsRefuseIt) {
-  const Outcome outcome =
-      run_program({"sweep", "--datasets", captions().string(), "--checkpoint", task_.checkpoint().string(),
-                   "--protocol", "retrieval", "--save_path", task_.save_path().string()});
-  EXPECT_EQ(outcome.exit_code, 2);
-  EXPECT_THAT(outcome.errors, HasSubstr("--protocol retrieval is for single runs"));
+TEST_F(Retrieval, IsSweptWithTheResultsOfSingleRuns) {
+  const std::vector<std::string> sweep = {"sweep",
+                                          "--datasets",
+                                          captions().string(),
+                                          "--checkpoint",
+                                          task_.checkpoint().string(),
+                                          "--protocol",
+                                          "retrieval",
+                                          "--method",
+                                          "r_adapter",
+                                          "--warmup",
+                                          "0",
+                                          "--epochs",
+                                          "1",
+                                          "--batch_size",
+                                          "4",
+                                          "--seeds",
+                                          "1",
+                                          "2",
+                                          "--save_path",
+                                          task_.save_path().string()};
+  const Outcome outcome = run_program(sweep);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.errors << outcome.output;
+  EXPECT_THAT(outcome.line("done "),
+              AllOf(HasSubstr("all shots seed 1"), HasSubstr("adapted image to text")));
+  EXPECT_TRUE(fs::exists(result_folder().parent_path() / "seed2/results.json"));
+  const json swept = results();
+  EXPECT_THAT(run_program(sweep).line("finished"), HasSubstr("0 runs"));
+
+  fs::remove_all(task_.save_path());
+  ASSERT_EQ(run_program(arguments()).exit_code, 0);
+  EXPECT_EQ(swept["retrieval"], results()["retrieval"]);
+  EXPECT_EQ(swept["settings"], results()["settings"]);
+}
+
+TEST_F(Retrieval, ASweepFindsTheNameThatAFileOfCaptionsGives) {
+  const json sentences = {{{"raw", "a ring"}}, {{"raw", "it is a ring"}}};
+  json images = json::array();
+  for (const std::string picture : {"0", "1", "3"}) {
+    images.push_back({{"filename", "ring/" + picture + ".png"},
+                      {"split", picture == "3" ? "test" : "train"},
+                      {"sentences", sentences}});
+  }
+  const fs::path file = task_ / "data/shapes/captions.json";
+  write_bytes(file, json({{"dataset", "rings"}, {"images", images}}).dump());
+  const std::vector<std::string> sweep = {
+      "sweep",     "--datasets", file.string(), "--checkpoint", task_.checkpoint().string(), "--protocol",
+      "retrieval", "--method",   "zero_shot",   "--save_path",  task_.save_path().string()};
+  const Outcome outcome = run_program(sweep);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.errors << outcome.output;
+  EXPECT_TRUE(fs::exists(task_.save_path() / "small/rings/allshots/seed1/results.json"));
+  EXPECT_THAT(run_program(sweep).line("finished"), HasSubstr("0 runs"));
 }
 
 /// The figures of an independent implementation on 200 images with their 1,000 captions.

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "cli/sweep_task.hpp"
+#include "support/environment.hpp"
 #include "support/files.hpp"
 
 namespace clip_lora::testing {
@@ -111,6 +112,27 @@ TEST(SweepSlurm, ItsTasksDoTheSweepInChunksThatRespectTheLargestArray) {
   EXPECT_EQ(results_below(slurm.task() / "results"), results_below(slurm.task() / "plain"));
 }
 
+TEST(SweepSlurm, SeveralGpusOfATaskTrainEachOfItsRunsTogether) {
+  const EnvironmentVariable threads("OMP_NUM_THREADS", "1");  // more than cores would wait, spinning
+  const SlurmTask slurm({{"--slurm_gpus", "2"},
+                         {"--slurm_gpus_per_run", "2"},
+                         {"--slurm_max_array", "1"},
+                         {"--shots", "1"},
+                         {"--device", "cpu"}});
+  ASSERT_EQ(slurm.written().exit_code, 0) << slurm.written().errors;
+  EXPECT_THAT(slurm.script(), HasSubstr("gpus_per_run=2\n"));
+  const Outcome outcome = slurm.submit();
+  EXPECT_EQ(outcome.exit_code, 0) << slurm.log();
+  const fs::path folder = slurm.task() / "results";
+  const auto runs = finished_runs(folder);
+  EXPECT_THAT(runs, SizeIs(2));
+  for (const auto& run : runs) {
+    const auto results = nlohmann::json::parse(read_bytes(folder / run / "results.json"));
+    EXPECT_EQ(results.at("processes"), 2);
+  }
+  EXPECT_THAT(leftovers_below(folder), IsEmpty());
+}
+
 TEST(SweepSlurm, ATaskWhoseTimeIsUpCheckpointsAndIsQueuedAgain) {
   const std::map<std::string, std::string> slow = {
       {"--n_iters", "1000"}, {"--checkpoint_every", "10000"}, {"--shots", "1"}, {"--slurm_max_array", "1"}};
@@ -187,6 +209,9 @@ TEST(SweepSlurm, AFlagThatWouldBreakTheScriptIsRefused) {
                 .exit_code,
             2);
   EXPECT_EQ(task.run("results", {{"--slurm", ""}, {"--slurm_max_array", "0"}}).exit_code, 2);
+  const Outcome gpus = task.run("results", {{"--slurm", ""}, {"--slurm_gpus_per_run", "2"}});
+  EXPECT_EQ(gpus.exit_code, 2);
+  EXPECT_THAT(gpus.errors, HasSubstr("--slurm_gpus_per_run 2: expected at most --slurm_gpus 1"));
   const Outcome part = task.run("results", {{"--slurm", ""}, {"--part", "0/2"}});
   EXPECT_EQ(part.exit_code, 2);
   EXPECT_THAT(part.errors, HasSubstr("--slurm and --part exclude each other"));

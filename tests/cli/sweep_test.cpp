@@ -15,6 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::Ge;
 using ::testing::HasSubstr;
@@ -123,6 +124,44 @@ TEST(Sweep, AGridVariesAnyFlagAndItsRunsHaveFoldersOfTheirOwn) {
   }
   EXPECT_THAT(settings, SizeIs(8));
   EXPECT_THAT(runs.begin()->first, HasSubstr("1shots/params-o_r2_template-a"));
+}
+
+TEST(Sweep, FlagsOfAllRunsAreForThoseThatTakeThemAndForOneAtLeast) {
+  const SweepTask task;
+  write_bytes(task / "sweep.json",
+              R"({"r": 4, "adapter_rank": 3, "grid": {"method": ["lora", "r_adapter"]}})");
+  const std::string config = (task / "sweep.json").string();
+  const Outcome printed =
+      task.run("results", {{"--config", config}, {"--shots", "1"}, {"--seeds", "1"}, {"--print_runs", ""}});
+  ASSERT_EQ(printed.exit_code, 0) << printed.errors;
+  const auto line_end = printed.output.find('\n');
+  const std::string lora = printed.output.substr(0, line_end), r_adapter = printed.output.substr(line_end);
+  EXPECT_THAT(lora, AllOf(HasSubstr("--r 4"), Not(HasSubstr("--adapter_rank"))));
+  EXPECT_THAT(r_adapter,
+              AllOf(HasSubstr("--method r_adapter"), HasSubstr("--adapter_rank 3"), Not(HasSubstr("--r "))));
+
+  const Outcome of_none = task.run("results", {{"--adapter_rank", "3"}});
+  EXPECT_EQ(of_none.exit_code, 2);
+  EXPECT_THAT(of_none.errors, HasSubstr("--adapter_rank has no part in --method lora"));
+  write_bytes(task / "sweep.json", R"({"grid": {"method": ["lora", "r_adapter"], "r": [2, 4]}})");
+  const Outcome in_grid = task.run("results", {{"--config", config}});
+  EXPECT_EQ(in_grid.exit_code, 2);
+  EXPECT_THAT(in_grid.errors, HasSubstr("--r has no part in --method r_adapter"));
+}
+
+TEST(Sweep, ThePrintedConfigurationIsTheSameSweep) {
+  const SweepTask task;
+  write_bytes(task / "sweep.json", R"({"lr": 0.001, "grid": {"method": ["lora", "r_adapter"]}})");
+  const auto runs_of = [&](const fs::path& config) {
+    const Outcome runs = task.run("results", {{"--config", config.string()}, {"--print_runs", ""}});
+    EXPECT_EQ(runs.exit_code, 0) << runs.errors;
+    return runs.output;
+  };
+  const Outcome printed =
+      task.run("results", {{"--config", (task / "sweep.json").string()}, {"--print_config", ""}});
+  ASSERT_EQ(printed.exit_code, 0) << printed.errors;
+  write_bytes(task / "printed.json", printed.output);
+  EXPECT_EQ(runs_of(task / "printed.json"), runs_of(task / "sweep.json"));
 }
 
 TEST(Sweep, BadGridsAreUsageErrorsThatNameTheKey) {
@@ -378,7 +417,7 @@ TEST(Sweep, TheScriptForThePapersTablesRunsSweepsAndReportsThem) {
   EXPECT_EQ(script((task / "data").string()).exit_code, 2);
 }
 
-TEST(Sweep, EveryFlagIsInTheReadme) {
+TEST(Sweep, EveryFlagIsInTheReadme) {  // those of a run are seen to elsewhere
   const SweepTask task;
   const Outcome printed = task.run("results", {{"--print_config", ""}});
   ASSERT_EQ(printed.exit_code, 0) << printed.errors;

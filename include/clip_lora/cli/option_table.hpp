@@ -77,11 +77,18 @@ class OptionTable {
   /// Puts them in: after read(); parse() does it itself.
   void apply_further_defaults();
 
+  /// Options without a part in what others ask for: `names` gives them as the fields stand. They are left out
+  /// of config() and words() unless they were given.
+  void set_without_part(const std::function<std::set<std::string>()>& names) { without_part_ = names; }
+
   /// The options that the command line or the configuration file names.
   const std::set<std::string>& given() const { return given_; }
 
   /// Every option by its name, as the fields stand now.
   nlohmann::ordered_json to_json() const;
+
+  /// The same less what has no part: what --print_config prints, and read() gives back.
+  nlohmann::ordered_json config() const;
 
   /// The words of a command line that give these values to a table that stands as `defaults`, its to_json().
   std::vector<std::string> words(const nlohmann::ordered_json& defaults) const;
@@ -103,6 +110,7 @@ class OptionTable {
                           const std::string& help);
   void read_config(const std::filesystem::path& path);
   void refuse_leftovers() const;
+  std::set<std::string> left_out() const;
   std::vector<std::string> names() const;
 
   std::unique_ptr<CLI::App> app_;
@@ -111,6 +119,7 @@ class OptionTable {
   std::string config_path_;
   std::set<std::string> given_;
   std::function<nlohmann::json(const std::set<std::string>&)> further_defaults_;
+  std::function<std::set<std::string>()> without_part_;
   bool print_config_ = false;
 };
 

@@ -17,6 +17,10 @@ namespace clip_lora::cli {
 
 class OptionTable;
 
+/// The protocol that tests on the other benchmarks too.
+inline constexpr const char* kCrossDataset = "cross_dataset";
+/// The protocol that trains on ImageNet and tests on its shifts too.
+inline constexpr const char* kRobustness = "robustness";
 /// The protocol whose data are images with captions instead of classes.
 inline constexpr const char* kRetrieval = "retrieval";
 
@@ -29,10 +33,14 @@ struct DataOptions {
   data::SplitOptions split;                ///< of own data that have no split
   std::string class_names;                 ///< file, own data only; empty: the data's own names
   bool allow_missing = false;              ///< go on without images that are not there
-  /// What is trained and tested on: "all" classes; "base_to_new", one half of them and either half; or
-  /// kRetrieval, where `dataset` is one of data::caption_benchmarks(), a .json or a .csv.
+  bool skip_missing = false;  ///< leave out others of the protocol's data sets that are not there
+  /// What is trained and tested on: "all" classes; "base_to_new", one half of them and either half;
+  /// kCrossDataset; kRobustness; or kRetrieval, where `dataset` is one of data::caption_benchmarks(), a .json
+  /// or a .csv.
   std::string protocol = "all";
 
+  /// Whether the protocol tests on data sets beside `dataset`.
+  bool has_other_datasets() const { return protocol == kCrossDataset || protocol == kRobustness; }
   void validate() const;
 };
 
@@ -76,6 +84,7 @@ struct TrainingOptions {
                                 ///< min(shots, 4) per class, with all shots all; 0: none
   std::string select = "last";  ///< the adapter that is kept: "last", or "best" on those images
 
+  bool takes_pairs() const;  ///< whether the loss is one of image–text pairs
   void validate() const;
 };
 
@@ -120,7 +129,8 @@ struct RunOptions {
   TrainingOptions training;
   OutputOptions output;
   ComputeOptions compute;
-  /// Names of the options that were written out: those of `adapter` must agree with a loaded adapter.
+  /// Names of the options that were written out: they must have a part in the run, and those of `adapter`
+  /// agree with a loaded adapter.
   std::set<std::string> given;
 
   /// Throws ConfigError naming the flag, its value and what is allowed.
