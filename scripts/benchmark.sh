@@ -120,6 +120,13 @@ compare() {
   theirs --backbone "$1" --classes "$2" --iterations "$iterations"
 }
 
+# compare_pairs <batch> <number of classes>: one of R-Adapter, on pairs of image and text
+compare_pairs() {
+  ours "step_r_adapter_$1" bench_step "^step/ViT-B_16/method:r_adapter/loss:mpm_nce/batch:$1/classes:$2/" \
+    --iterations "$iterations"
+  theirs --method r_adapter --batch_size "$1" --classes "$2" --iterations "$iterations"
+}
+
 on_cuda() {
   local count limit backbone
   for count in $classes; do
@@ -127,6 +134,8 @@ on_cuda() {
   done
   compare ViT-L/14 100
   compare ViT-B/32 100
+  compare_pairs 32 100
+  compare_pairs 512 1000
   ours evaluation bench_evaluation '^evaluation/ViT-B_16/batch:256/' --iterations "$iterations"
   theirs --encode --iterations "$iterations"
   for count in $classes; do

@@ -126,7 +126,8 @@ void bind(CLI::App& app, Flags& flags) {
   app.add_option("--warm_up", flags.warm_up, "iterations before them; by default 20 on CUDA and 1 on the CPU")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--r", flags.rank, "the updates' rank")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--encoder", flags.encoder, "which towers are trained: both, text or vision")->capture_default_str();
+  app.add_option("--encoder", flags.encoder, "which towers are trained: both, text or vision")
+      ->capture_default_str();
   app.add_option("--threads", flags.threads, "of the CPU; LibTorch's choice by default")
       ->check(CLI::PositiveNumber);
   app.add_option("--memory_gib", flags.memory_gib, "hold LibTorch's allocator to so much of the GPU's memory")
@@ -274,12 +275,13 @@ model::Clip random_clip(const std::string& backbone, const Settings& settings) {
   return clip;
 }
 
-std::vector<std::vector<std::int64_t>> imagenet_prompts(std::int64_t classes) {
+std::vector<std::vector<std::int64_t>> imagenet_prompts(std::int64_t classes,
+                                                        std::string_view prompt_template) {
   const text::Tokenizer tokenizer;
   std::vector<std::vector<std::int64_t>> rows;
   for (std::int64_t i = 0; i < classes; ++i) {
     const std::string& name = text::imagenet_class_names()[static_cast<std::size_t>(i)];
-    rows.push_back(tokenizer.tokenize(text::fill_template(text::kDefaultTemplate, name)));
+    rows.push_back(tokenizer.tokenize(text::fill_template(prompt_template, name)));
   }
   return rows;
 }

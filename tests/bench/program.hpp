@@ -8,10 +8,12 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "clip_lora/lora/options.hpp"
 #include "clip_lora/model/clip.hpp"
+#include "clip_lora/text/prompts.hpp"
 
 namespace clip_lora::bench {
 
@@ -64,8 +66,9 @@ void report_peak_memory(benchmark::State& state, const Settings& settings, std::
 /// A model with random weights of the true scale.
 model::Clip random_clip(const std::string& backbone, const Settings& settings);
 
-/// Token ids of "a photo of a {}." for the first `classes` ImageNet names, 77 each.
-std::vector<std::vector<std::int64_t>> imagenet_prompts(std::int64_t classes);
+/// Token ids of `prompt_template` for the first `classes` ImageNet names, 77 each.
+std::vector<std::vector<std::int64_t>> imagenet_prompts(
+    std::int64_t classes, std::string_view prompt_template = text::kDefaultTemplate);
 
 /// "ViT-B/16" as part of a benchmark's name: "ViT-B_16".
 std::string name_part(std::string backbone);

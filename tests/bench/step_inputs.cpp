@@ -18,10 +18,10 @@ at::Tensor random_pictures(const Settings& settings) {
   return at::randint(256, {kPictures * kPictureBytes}, at::TensorOptions(settings.device).dtype(at::kByte));
 }
 
-at::Tensor random_requests(std::mt19937_64& generator) {
+at::Tensor random_requests(std::mt19937_64& generator, std::int64_t batch) {
   std::uniform_int_distribution<std::int64_t> pick(0, kPictures - 1);
-  at::Tensor bytes = at::empty({kBatch, sizeof(ops::ViewRequest)}, at::kByte);
-  for (std::int64_t i = 0; i < kBatch; ++i) {
+  at::Tensor bytes = at::empty({batch, sizeof(ops::ViewRequest)}, at::kByte);
+  for (std::int64_t i = 0; i < batch; ++i) {
     const image::TrainingView view = image::draw_training_view(kPictureHeight, kPictureWidth, generator);
     const ops::ViewRequest request = {.begin = pick(generator) * kPictureBytes,
                                       .width = kPictureWidth,
@@ -36,19 +36,28 @@ at::Tensor random_requests(std::mt19937_64& generator) {
   return bytes;
 }
 
-std::vector<TrainingBatch> random_batches(std::size_t count, std::int64_t classes, std::int64_t size_px,
-                                          const Settings& settings) {
+std::vector<TrainingBatch> random_batches(std::size_t count, std::int64_t batch, std::int64_t classes,
+                                          std::int64_t size_px, const Settings& settings) {
   std::mt19937_64 generator(1);
   std::vector<TrainingBatch> batches;
   for (std::size_t i = 0; i < count; ++i) {
-    const at::Tensor labels = at::randint(classes, {kBatch}, at::kLong);
+    const at::Tensor labels = at::randint(classes, {batch}, at::kLong);
     if (settings.device.is_cuda()) {
-      batches.push_back({random_requests(generator).pin_memory(), labels.pin_memory()});
+      batches.push_back({random_requests(generator, batch).pin_memory(), labels.pin_memory()});
     } else {
-      batches.push_back({at::randint(256, {kBatch, size_px, size_px, 3}, at::kByte), labels});
+      batches.push_back({at::randint(256, {batch, size_px, size_px, 3}, at::kByte), labels});
     }
   }
   return batches;
+}
+
+model::Prompts random_texts(const std::vector<std::vector<std::vector<std::int64_t>>>& rows,
+                            const at::Tensor& labels, std::mt19937_64& generator) {
+  std::uniform_int_distribution<std::size_t> pick(0, rows.size() - 1);
+  std::vector<std::vector<std::int64_t>> texts;
+  for (std::int64_t i = 0; i < labels.numel(); ++i)
+    texts.push_back(rows[pick(generator)][static_cast<std::size_t>(labels[i].item<std::int64_t>())]);
+  return model::make_prompts(texts);
 }
 
 }  // namespace clip_lora::bench

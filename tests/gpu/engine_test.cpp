@@ -34,7 +34,7 @@ class EngineOnCuda : public ::testing::Test {
   }
 
   /// `passes` of compute_gradients, or iterations if `updates`. With the contrastive loss the images have
-  /// texts of their own.
+  /// texts of their own, other ones in each pass.
   Trained trained(at::Device device, at::ScalarType dtype, const lora::AdapterOptions& adapter_options,
                   int passes, bool updates, engine::TrainingStepOptions options = {}) const {
     at::manual_seed(7);
@@ -51,9 +51,10 @@ class EngineOnCuda : public ::testing::Test {
     Trained result;
     const model::Prompts prompts = model::make_prompts(rows_);
     const bool has_texts = options.loss == engine::Loss::kContrastive;
-    const model::Prompts texts = prompts.slice(0, pixels_.size(0));
     engine::TrainingStep step(clip, adapter, has_texts ? model::Prompts() : prompts, options);
     for (int i = 0; i < passes; ++i) {
+      const at::Tensor chosen = (at::arange(pixels_.size(0), at::kLong) + i).remainder(prompts.ids.size(0));
+      const model::Prompts texts = {prompts.ids.index_select(0, chosen), prompts.eot.index_select(0, chosen)};
       const auto loss = has_texts ? updates ? step.run(pixels_, labels_, texts)
                                             : step.compute_gradients(pixels_, labels_, texts)
                         : updates ? step.run(pixels_, labels_)
@@ -129,6 +130,20 @@ TEST_F(EngineOnCuda, ResidualAdaptersEqualTheCpus) {
         }
       }
     }
+  }
+}
+
+TEST_F(EngineOnCuda, ReplaysTakeEachBatchsTexts) {
+  // The last two have more rows than a tile of attention.
+  rows_ = random_prompt_rows(tiny_architecture(), {9, 3, 12, 1, 7, 9, 20, 40});
+  const auto options = residual(0, 0.3, lora::DropUnit::kSample);
+  const engine::TrainingStepOptions step_options = {.loss = engine::Loss::kContrastive, .logit_scale = 10.0};
+  const auto expected = trained(at::kCPU, at::kFloat, options, 12, false, step_options);
+  const auto single = trained(at::kCUDA, at::kFloat, options, 12, false, step_options);
+  const auto half = trained(at::kCUDA, at::kHalf, options, 12, false, step_options);
+  for (std::size_t i = 0; i < 12; ++i) {
+    EXPECT_NEAR(single.losses[i], expected.losses[i], 1e-4 * expected.losses[i]) << i;
+    EXPECT_NEAR(half.losses[i], expected.losses[i], 2e-2 * expected.losses[i]) << i;
   }
 }
 
