@@ -28,8 +28,8 @@ fail_usage() {
 }
 
 count_gpus() {
-  if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
-    tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .
+  if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then # empty or -1: none
+    tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '^[^-]' || true
   else
     nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true
   fi
@@ -152,5 +152,6 @@ if any_left; then
   signal_all TERM ""
   wait_with_grace
   signal_all KILL "-"
+  wait 2>/dev/null || true
 fi
 exit "$status"

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "clip_lora/cli/console.hpp"
+#include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/train/evaluate.hpp"
 #include "prediction_text.hpp"
@@ -272,6 +273,10 @@ RunResult execute(RunOptions options, RunSession::Kept& kept, const RunObserver*
   try {
     if (options.data.protocol == kRetrieval) return run_retrieval(std::move(options), kept, observer);
     return Run(std::move(options), kept, observer).execute();
+  } catch (const Interrupted& interrupted) {
+    // The others know, or learn it from process 0, which may have been interrupted while they waited for it.
+    if (kept.processes && kept.processes->is_first()) kept.processes->report_failure(interrupted.what());
+    throw;
   } catch (const std::exception& error) {
     if (kept.processes) kept.processes->report_failure(error.what());
     throw;

@@ -6,6 +6,7 @@
 
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "run_data.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -13,8 +14,10 @@ namespace {
 /// What several processes cannot do. Throws ConfigError.
 void require_shared_work(const RunOptions& options, const engine::ProcessEnvironment& environment) {
   const std::string processes = std::to_string(environment.size) + " processes (WORLD_SIZE)";
-  if (options.output.eval_only)
-    throw ConfigError("--eval_only: there is nothing to train in " + processes + " (hint: start one)");
+  if (!trains_anything(options)) {
+    const std::string flag = options.output.eval_only ? "--eval_only" : "--method " + options.adapter.method;
+    throw ConfigError(flag + ": there is nothing to train in " + processes + " (hint: start one)");
+  }
   if (options.training.batch_size < environment.size) {
     throw ConfigError("--batch_size " + std::to_string(options.training.batch_size) + ": expected at least " +
                       std::to_string(environment.size) + ", since it is shared out to " + processes);

@@ -37,11 +37,7 @@ data::TrainingLoaderOptions loader_options(const RunOptions& options, std::int64
   if (processes == nullptr) return loader;
   loader.process = processes->rank();
   loader.processes = processes->size();
-  // Those of one machine share its cores and its memory.
-  const int sharers = processes->local_size();
-  if (options.images.workers == 0) loader.workers = std::max(1, loader.workers / sharers);
-  if (loader.image_memory_bytes == 0)
-    loader.image_memory_bytes = available_memory_bytes() / 2 / static_cast<std::uint64_t>(sharers);
+  if (options.images.workers == 0) loader.workers = std::max(1, loader.workers / processes->local_size());
   return loader;
 }
 
@@ -89,7 +85,7 @@ class TrainingImages {
   TrainingImages(const RunOptions& options, const RunData& data, const model::LoadedClip& model,
                  std::int64_t skipped_batches, const engine::ProcessGroup* processes) {
     const at::Device device = model.clip->device();
-    const data::TrainingLoaderOptions loader = loader_options(options, skipped_batches, processes);
+    data::TrainingLoaderOptions loader = loader_options(options, skipped_batches, processes);
     if (device.is_cuda()) {
       const auto free = static_cast<std::uint64_t>(free_memory_bytes(device) / 2);
       draws_ = data::TrainingDraws::make(
@@ -105,6 +101,10 @@ class TrainingImages {
            .processes = loader.processes});
     }
     if (draws_) return;
+    if (processes != nullptr && loader.image_memory_bytes == 0) {
+      const auto sharers = static_cast<std::uint64_t>(processes->local_size());  // of one machine's memory
+      loader.image_memory_bytes = available_memory_bytes() / 2 / sharers;
+    }
     loader_.emplace(data.train, model.preprocessing, loader);
     if (loader_->images_in_memory() == loader_->images()) return;
     const double gib = options.images.memory_gib;

@@ -227,9 +227,7 @@ class ProcessGroup::Impl {
     try {
       store_->set(keys[static_cast<std::size_t>(rank())], std::string("here"));
       while (!store_->check(keys)) {
-        check();
-        if (const int signal = pending_interrupt())
-          throw Interrupted(signal, "interrupted while other processes were waited for");
+        if (const auto loss = watch_.loss_before(keys)) throw_loss(*loss);
         std::this_thread::sleep_for(kLookInterval);
       }
     } catch (const Error&) {
@@ -249,7 +247,9 @@ class ProcessGroup::Impl {
 
   [[noreturn]] void fail(const std::exception& error) { throw_loss(watch_.explain(message_of(error))); }
 
+  /// What happens to others after a signal to all is no error.
   [[noreturn]] static void throw_loss(const std::string& loss) {
+    if (const int signal = pending_interrupt()) throw Interrupted(signal, "interrupted: " + loss);
     throw Error(loss + " (hint: started again with --resume, the run goes on from what it saved last)");
   }
 

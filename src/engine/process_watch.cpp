@@ -127,6 +127,15 @@ std::optional<std::string> ProcessWatch::loss() const {
   return loss_;
 }
 
+std::optional<std::string> ProcessWatch::loss_before(const std::vector<std::string>& keys) {
+  const std::lock_guard lock(mutex_);
+  for (int i = 0; i < size_ && !loss_; ++i) {
+    const auto rank = static_cast<std::size_t>(i);
+    if (processes_[rank].has_left && !store_->check({keys[rank]})) publish(Lost{i, "it has left the run"});
+  }
+  return loss_;
+}
+
 std::string ProcessWatch::explain(const std::string& error) {
   const auto until = Clock::now() + kExplanationTime;
   while (true) {

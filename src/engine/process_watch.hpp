@@ -36,6 +36,9 @@ class ProcessWatch {
   /// Costs next to nothing then.
   std::optional<std::string> loss() const;
 
+  /// As loss(), to one who waits for keys of all, by rank: who has left without setting its own is lost.
+  std::optional<std::string> loss_before(const std::vector<std::string>& keys);
+
   /// As loss(), after a collective has failed because of `error`: looks for eight seconds for the process
   /// that is to blame, and says what is known if none is found.
   std::string explain(const std::string& error);

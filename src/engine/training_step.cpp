@@ -86,22 +86,23 @@ class TrainingStep::Impl {
                 labels.size(0), " images");
     const TextRoom room =
         texts_stay_in_place() ? TextRoom::of(*texts, clip_->architecture().context_length) : TextRoom();
-    Batch& batch = batch_for(images, labels, room, update);
+    Batch& batch = batch_for(images, labels, update);
+    Iteration& iteration = iteration_for(batch, room, update);
     // What comes from the host waits for nobody: it is embedded beside the iteration before.
     if (images.is_cuda() || labels.is_cuda()) embed_context_.wait_for_current_stream();
     batch.free.wait();  // so the host is never more than a few iterations ahead
     batch.embed->run([&] {
       batch.images.copy_(images, /*non_blocking=*/true);
       batch.labels.copy_(labels, /*non_blocking=*/true);
-      if (batch.texts) batch.texts->fill(*texts);
+      if (iteration.texts) iteration.texts->fill(*texts);
     });
     context_.wait_for(embed_context_);
-    if (texts != nullptr && !batch.texts) {
+    if (texts != nullptr && !iteration.texts) {
       text_chunks_ = pack(clip_, *texts, /*share_prefix=*/false, text_rows_per_chunk_, own);
       if (trains_text_ && updates_.are_explicit()) run_frozen_blocks(text_.tower(), text_chunks_);
     }
     context_.wait_for_current_stream();
-    batch.iterate->run();
+    iteration.work->run();
     batch.free.mark(context_);
     context_.make_current_stream_wait();
     if (update) ++iteration_;
@@ -163,18 +164,23 @@ class TrainingStep::Impl {
   }
 
  private:
+  /// What is done with a batch whose texts need one room.
+  struct Iteration {
+    std::unique_ptr<BatchTexts> texts;  // if texts_stay_in_place()
+    std::unique_ptr<ReplayedWork> work;
+  };
+
   /// The places of a batch of one shape, and what is done with it.
   struct Batch {
-    Share own;                          // of this process
-    at::Tensor images;                  // its
-    at::Tensor labels;                  // of the whole batch
-    at::Tensor positions;               // see image_positions
-    at::Tensor rows;                    // of the images, embedded
-    std::vector<Chunk> chunks;          // without rows
-    std::unique_ptr<BatchTexts> texts;  // of the batch, if texts_stay_in_place()
-    Moment free;                        // when an iteration was done with them
+    Share own;                  // of this process
+    at::Tensor images;          // its
+    at::Tensor labels;          // of the whole batch
+    at::Tensor positions;       // see image_positions
+    at::Tensor rows;            // of the images, embedded
+    std::vector<Chunk> chunks;  // without rows
+    Moment free;                // when an iteration was done with them
     std::unique_ptr<ReplayedWork> embed;
-    std::unique_ptr<ReplayedWork> iterate;
+    std::map<TextRoom, Iteration> iterations;
   };
 
   /// Two of a shape, which take turns: one is filled while an iteration is at the other.
@@ -217,16 +223,15 @@ class TrainingStep::Impl {
   }
 
   void plan(const model::Prompts& prompts);
-  Batch& batch_for(const at::Tensor& images, const at::Tensor& labels, const TextRoom& room, bool update);
-  void prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels, const TextRoom& room,
-               bool update);
+  Batch& batch_for(const at::Tensor& images, const at::Tensor& labels, bool update);
+  void prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels);
+  Iteration& iteration_for(Batch& batch, const TextRoom& room, bool update);
   at::Tensor patches(const at::Tensor& images) const;
-  void embed(Batch& batch);
-  void compute(const Batch& batch);
-  void compute_share(const Batch& batch);
+  void compute(const Batch& batch, const BatchTexts* texts_in_place);
+  void compute_share(const Batch& batch, const BatchTexts* texts_in_place);
   ops::ContrastiveLoss loss_of(const at::Tensor& image_features, const at::Tensor& text_features,
                                const Batch& batch);
-  std::vector<Chunk> text_chunks(const Batch& batch) const;
+  std::vector<Chunk> text_chunks(const BatchTexts* texts_in_place) const;
   at::Tensor text_features(const std::vector<Chunk>& chunks);
   at::Tensor image_features(const std::vector<Chunk>& chunks);
   void measure_gradients();
@@ -256,7 +261,7 @@ class TrainingStep::Impl {
   ops::LossScaling loss_scaling_;
   bool shows_averages_ = false;
   std::int64_t iteration_ = 0;
-  std::map<std::tuple<std::vector<std::int64_t>, at::ScalarType, TextRoom, bool>, Pair>
+  std::map<std::tuple<std::vector<std::int64_t>, at::ScalarType, bool>, Pair>
       batches_;  // the last: they use the others
 };
 
@@ -295,17 +300,16 @@ void TrainingStep::Impl::plan(const model::Prompts& prompts) {
 }
 
 TrainingStep::Impl::Batch& TrainingStep::Impl::batch_for(const at::Tensor& images, const at::Tensor& labels,
-                                                         const TextRoom& room, bool update) {
+                                                         bool update) {
   std::vector<std::int64_t> sizes = images.sizes().vec();
   sizes.push_back(labels.size(0));  // a share may be as large in another batch
-  Pair& pair = batches_[{sizes, images.scalar_type(), room, update}];
+  Pair& pair = batches_[{sizes, images.scalar_type(), update}];
   Batch& batch = pair.batches[pair.next++ % pair.batches.size()];
-  if (!batch.iterate) prepare(batch, images, labels, room, update);
+  if (!batch.embed) prepare(batch, images, labels);
   return batch;
 }
 
-void TrainingStep::Impl::prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels,
-                                 const TextRoom& room, bool update) {
+void TrainingStep::Impl::prepare(Batch& batch, const at::Tensor& images, const at::Tensor& labels) {
   batch.images = at::empty(images.sizes(), at::TensorOptions(device_).dtype(images.scalar_type()));
   batch.labels = at::empty(labels.sizes(), at::TensorOptions(device_).dtype(at::kLong));
   batch.own = own_share(labels.size(0), options_.processes);
@@ -316,24 +320,33 @@ void TrainingStep::Impl::prepare(Batch& batch, const at::Tensor& images, const a
   batch.positions = positions_.narrow(0, 0, rows);
   batch.rows = at::empty_like(batch.positions);
   batch.chunks = image_chunks(clip_, batch.own.count, images_per_chunk_, batch.own.first);
-  if (texts_stay_in_place()) batch.texts = std::make_unique<BatchTexts>(clip_, room);
-  embed_context_.wait_for_current_stream();  // which made the positions and the texts' places
+  embed_context_.wait_for_current_stream();  // which made the positions
   const bool has_pictures = batch.own.count > 0;
   batch.embed = std::make_unique<ReplayedWork>(
       embed_context_,
       [this, &batch, has_pictures] {
         const at::NoGradGuard no_grad;
-        if (has_pictures) embed(batch);
+        if (!has_pictures) return;
+        // Copied out of the graphs' memory, where the next batch's temporaries may come to lie.
+        batch.rows.copy_(embedded_patches(clip_, patches(batch.images), batch.positions));
       },
       /*captured=*/has_pictures);
+}
+
+TrainingStep::Impl::Iteration& TrainingStep::Impl::iteration_for(Batch& batch, const TextRoom& room,
+                                                                 bool update) {
+  Iteration& iteration = batch.iterations[room];
+  if (iteration.work) return iteration;
+  if (texts_stay_in_place()) iteration.texts = std::make_unique<BatchTexts>(clip_, room);
+  embed_context_.wait_for_current_stream();  // which made the texts' places
   // Collectives of several processes are queued anew each time.
-  const bool stays_in_place = updates_.are_explicit() && options_.processes == nullptr &&
-                              (has_fixed_prompts() || texts_stay_in_place());
-  batch.iterate = std::make_unique<ReplayedWork>(
+  const bool stays_in_place =
+      updates_.are_explicit() && options_.processes == nullptr && (has_fixed_prompts() || iteration.texts);
+  iteration.work = std::make_unique<ReplayedWork>(
       context_,
-      [this, &batch, update] {
+      [this, &batch, texts = iteration.texts.get(), update] {
         const at::NoGradGuard no_grad;
-        compute(batch);
+        compute(batch, texts);
         if (!update) return;
         side_.run([&] { measure_gradients(); });  // beside the update, which only reads the gradients
         ops::adamw_step(optimiser_, adamw_options(options_.optimiser, options_.total_iterations),
@@ -341,6 +354,7 @@ void TrainingStep::Impl::prepare(Batch& batch, const at::Tensor& images, const a
         side_.join();
       },
       /*captured=*/stays_in_place);
+  return iteration;
 }
 
 at::Tensor TrainingStep::Impl::patches(const at::Tensor& images) const {
@@ -355,16 +369,10 @@ at::Tensor TrainingStep::Impl::patches(const at::Tensor& images) const {
                          /*class_row=*/true);
 }
 
-/// What no parameter has a part in.
-void TrainingStep::Impl::embed(Batch& batch) {
-  // Copied out of the graphs' memory, where the next batch's temporaries may come to lie.
-  batch.rows.copy_(embedded_patches(clip_, patches(batch.images), batch.positions));
-}
-
 /// The texts at the first block with updates.
-std::vector<Chunk> TrainingStep::Impl::text_chunks(const Batch& batch) const {
-  if (!batch.texts) return text_chunks_;
-  std::vector<Chunk> chunks = {batch.texts->embedded()};
+std::vector<Chunk> TrainingStep::Impl::text_chunks(const BatchTexts* texts_in_place) const {
+  if (texts_in_place == nullptr) return text_chunks_;
+  std::vector<Chunk> chunks = {texts_in_place->embedded()};
   if (trains_text_) run_frozen_blocks(text_.tower(), chunks);
   return chunks;
 }
@@ -391,9 +399,9 @@ ops::ContrastiveLoss TrainingStep::Impl::loss_of(const at::Tensor& image_feature
 }
 
 /// Forward and backward, of this process's share and of the others'.
-void TrainingStep::Impl::compute(const Batch& batch) {
+void TrainingStep::Impl::compute(const Batch& batch, const BatchTexts* texts_in_place) {
   if (batch.own.count > 0) {
-    compute_share(batch);
+    compute_share(batch, texts_in_place);
   } else {  // there are more processes than pictures in an epoch's last batch
     const at::Tensor none =
         at::empty({0, clip_->architecture().embedding}, at::TensorOptions(device_).dtype(at::kFloat));
@@ -405,16 +413,16 @@ void TrainingStep::Impl::compute(const Batch& batch) {
 }
 
 /// The text runs beside the images.
-void TrainingStep::Impl::compute_share(const Batch& batch) {
+void TrainingStep::Impl::compute_share(const Batch& batch, const BatchTexts* texts_in_place) {
   const bool is_explicit = updates_.are_explicit();
   updates_.write_weights();
   if (!is_explicit) optimiser_.gradients.zero_();
   std::vector<Chunk> sequences;
   at::Tensor texts;
   side_.run([&] {
-    sequences = text_chunks(batch);
+    sequences = text_chunks(texts_in_place);
     texts = text_features(sequences);
-    if (batch.texts) texts = batch.texts->without_fillers(texts);
+    if (texts_in_place != nullptr) texts = texts_in_place->without_fillers(texts);
   });
   std::vector<Chunk> chunks = batch.chunks;
   const std::int64_t rows_before = batch.own.first * rows_per_image();
@@ -428,11 +436,9 @@ void TrainingStep::Impl::compute_share(const Batch& batch) {
   measured_.select(0, kLoss).copy_(loss.loss);
 
   if (is_explicit) {
-    const auto text_backward = [&] {
-      text_.backward(batch.texts ? batch.texts->with_fillers(loss.d_text_features) : loss.d_text_features,
-                     sequences);
-    };
-    if (trains_text_) side_.run(text_backward);
+    at::Tensor d_texts = loss.d_text_features;
+    if (trains_text_ && texts_in_place != nullptr) d_texts = texts_in_place->with_fillers(d_texts);
+    if (trains_text_) side_.run([&] { text_.backward(d_texts, sequences); });
     if (trains_vision_) vision_.backward(loss.d_image_features, chunks);
     if (trains_text_) side_.join();
   } else {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -152,29 +153,44 @@ TEST_F(SeveralProcesses, RefuseWhatCannotBeShared) {
   const Outcome evaluation = launch(2, {{"--eval_only", ""}});
   EXPECT_EQ(evaluation.exit_code, 2);
   EXPECT_THAT(evaluation.errors, HasSubstr("--eval_only: there is nothing to train"));
+  std::vector<std::string> words = launched(2, {{"--method", "zero_shot"}});
+  for (const char* flag : {"--n_iters", "--batch_size"}) {  // which nothing to train refuses by themselves
+    const auto found = std::ranges::find(words, flag);
+    words.erase(found, found + 2);
+  }
+  const Outcome untrained = run_program(words, kScript);
+  EXPECT_EQ(untrained.exit_code, 2);
+  EXPECT_THAT(untrained.errors, HasSubstr("--method zero_shot: there is nothing to train"));
   const Outcome device = launch(2, {{"--device", "cuda:1"}});
   EXPECT_EQ(device.exit_code, 2);
   EXPECT_THAT(device.errors, HasSubstr("LOCAL_RANK"));
 }
 
 TEST_F(SeveralProcesses, EndInOrderAtASignalAndGoOn) {
-  const Flags flags = {{"--n_iters", "400"}, {"--checkpoint_every", "20"}, {"--log_every", "1"}};
-  Program program(launched(2, flags), kScript);
-  wait_for_checkpoint();
-  program.send(SIGTERM);
-  const Outcome stopped = program.wait();
-  EXPECT_EQ(stopped.exit_code, 128 + SIGTERM) << stopped.errors;
-  EXPECT_THAT(stopped.errors, AllOf(HasSubstr("interrupted after iteration"), HasSubstr("--resume")));
-  EXPECT_FALSE(fs::exists(result_folder() / "results.json"));
-  Flags again = flags;
-  again["--resume"] = "";
-  const Outcome resumed = launch(2, again);
-  ASSERT_EQ(resumed.exit_code, 0) << resumed.errors;
-  EXPECT_THAT(resumed.line("resumed"), HasSubstr("of 400 iterations"));
-  const std::vector<double> losses_of_both = losses();
-  fs::remove_all(task_.save_path());
-  ASSERT_EQ(launch(2, flags).exit_code, 0);
-  expect_equal_losses(losses_of_both, losses());
+  // Once mostly between iterations, once mostly while the first process looks at validation images.
+  for (const char* eval_every : {"0", "1"}) {
+    fs::remove_all(task_.save_path());
+    const Flags flags = {{"--n_iters", "300"},
+                         {"--eval_every", eval_every},
+                         {"--checkpoint_every", "20"},
+                         {"--log_every", "1"}};
+    Program program(launched(2, flags), kScript);
+    wait_for_checkpoint();
+    program.send(SIGTERM);
+    const Outcome stopped = program.wait();
+    EXPECT_EQ(stopped.exit_code, 128 + SIGTERM) << stopped.errors;
+    EXPECT_THAT(stopped.errors, AllOf(HasSubstr("interrupted"), HasSubstr("--resume")));
+    EXPECT_FALSE(fs::exists(result_folder() / "results.json"));
+    Flags again = flags;
+    again["--resume"] = "";
+    const Outcome resumed = launch(2, again);
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.errors;
+    EXPECT_THAT(resumed.line("resumed"), HasSubstr("of 300 iterations"));
+    const std::vector<double> losses_of_both = losses();
+    fs::remove_all(task_.save_path());
+    ASSERT_EQ(launch(2, flags).exit_code, 0);
+    expect_equal_losses(losses_of_both, losses());
+  }
 }
 
 TEST_F(TwoWorkers, WithOtherSettingsAreRefusedWithTheDifference) {

@@ -51,9 +51,13 @@ class Processes {
     for (int rank = 0; rank < size_; ++rank) start(rank, part, options);
   }
 
+  /// How many have a result by now; also for parts to know.
+  std::int64_t results() const {
+    return std::distance(std::filesystem::directory_iterator(folder_.path()), {});
+  }
+
   /// Of each process in the order of their start what its part returned, or the kind and message of what it
-  /// threw;
-  /// "" if it was killed.
+  /// threw; "" if it was killed.
   std::vector<std::string> wait() {
     std::vector<std::string> results;
     for (const pid_t process : children_) {

@@ -39,7 +39,8 @@ struct ProcessGroupOptions {
 /// differentiable.
 ///
 /// A process that is lost ends the others: their collectives, running or next, throw an Error such as
-/// "process 2 of 4, on alpha, is gone: its process has ended (hint: …)". Processes of one machine know that
+/// "process 2 of 4, on alpha, is gone: its process has ended (hint: …)", or Interrupted if a signal is
+/// pending, which is what others were lost by then. Processes of one machine know that
 /// at once, of another when a connection closes, a process has given no sign of life for a minute, or a
 /// collective has timed out.
 class ProcessGroup {
@@ -73,8 +74,8 @@ class ProcessGroup {
   /// tensor: contiguous; becomes process 0's.
   void broadcast(at::Tensor tensor);
 
-  /// Returns when all processes have called it, however long that takes. Does not wait for the device. Throws
-  /// Interrupted once a signal is pending.
+  /// Returns when all processes have called it, however long that takes, signals or not. Does not wait for
+  /// the device.
   void barrier();
 
   /// Throws ConfigError in every process if they differ in a setting, with its name, both ranks and values.
