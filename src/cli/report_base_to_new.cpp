@@ -10,8 +10,7 @@ constexpr const char* kNewClasses = "new_classes_accuracy";
 constexpr const char* kHarmonicMean = "harmonic_mean";
 constexpr const char* kNote =
     "H is the harmonic mean of base and new: of a data set the mean over the seeds' H, of the average that "
-    "of the "
-    "averaged base and new (as in CoCoOp's tables), not the mean of the H above it.";
+    "of the averaged base and new (as in CoCoOp's tables), not the mean of the H above it.";
 
 /// The tables' part of one data set, or of the averages: a row for each untouched model and each group.
 class Block {

@@ -153,8 +153,7 @@ std::string scales_part(const ResultTable& table) {
             " more charts would make this page too large; scales.csv has their figures.</p>";
   }
   return "<p class=\"note\">One training, evaluated with its adapter scaled by α: mean ± standard deviation "
-         "over "
-         "seeds. α = 0 is the untouched model, zero-shot.</p>" +
+         "over seeds. α = 0 is the untouched model, zero-shot.</p>" +
          text;
 }
 

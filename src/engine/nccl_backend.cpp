@@ -23,8 +23,7 @@ c10::intrusive_ptr<c10d::Backend> nccl_backend(const c10::intrusive_ptr<c10d::St
                                                std::chrono::milliseconds) {
   throw ConfigError(
       "several processes on GPUs: this program was built without NCCL (hint: build it with CUDA, and with "
-      "nccl.h "
-      "beside LibTorch, as scripts/setup.sh has it; or use --device cpu)");
+      "nccl.h beside LibTorch, as scripts/setup.sh has it; or use --device cpu)");
 }
 
 #endif
