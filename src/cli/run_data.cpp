@@ -17,8 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kBaseToNew = "base_to_new";
-
 /// Where a split is kept that own data have not got themselves; empty without --save_path. An evaluation
 /// keeps none that is not kept already.
 fs::path saved_split(const RunOptions& options) {

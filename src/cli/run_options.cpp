@@ -103,7 +103,7 @@ std::vector<std::string> caption_names() {
 }  // namespace
 
 void DataOptions::validate() const {
-  require_one_of("--protocol", protocol, {"all", "base_to_new", kCrossDataset, kRobustness, kRetrieval});
+  require_one_of("--protocol", protocol, {"all", kBaseToNew, kCrossDataset, kRobustness, kRetrieval});
   if (dataset.empty() && protocol == kRetrieval) {
     throw ConfigError("--dataset is missing: expected a .json or .csv of captions, or one of " +
                       join_capped(caption_names()) + " (hint: clip_lora --help)");

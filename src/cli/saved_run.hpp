@@ -36,8 +36,6 @@ struct ResumedFrom {
   std::int64_t images = 0;  ///< seen
 };
 
-inline constexpr const char* kBaseToNew = "base_to_new";  // a --protocol
-
 // --protocol and --method of runs whose version knew no others.
 inline constexpr const char* kAllClasses = "all";
 inline constexpr const char* kLora = "lora";

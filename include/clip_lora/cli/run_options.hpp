@@ -17,6 +17,8 @@ namespace clip_lora::cli {
 
 class OptionTable;
 
+/// The protocol that trains on one half of the classes and tests on either.
+inline constexpr const char* kBaseToNew = "base_to_new";
 /// The protocol that tests on the other benchmarks too.
 inline constexpr const char* kCrossDataset = "cross_dataset";
 /// The protocol that trains on ImageNet and tests on its shifts too.
@@ -34,7 +36,7 @@ struct DataOptions {
   std::string class_names;                 ///< file, own data only; empty: the data's own names
   bool allow_missing = false;              ///< go on without images that are not there
   bool skip_missing = false;  ///< leave out others of the protocol's data sets that are not there
-  /// What is trained and tested on: "all" classes; "base_to_new", one half of them and either half;
+  /// What is trained and tested on: "all" classes; kBaseToNew;
   /// kCrossDataset; kRobustness; or kRetrieval, where `dataset` is one of data::caption_benchmarks(), a .json
   /// or a .csv.
   std::string protocol = "all";
