@@ -9,15 +9,15 @@ namespace clip_lora::cli {
 namespace {
 
 /// Leaves the images that are there, and says how many are not.
-std::int64_t leave_out_missing(std::vector<data::CaptionedImage>& images, const std::string& what,
-                               bool allowed) {
+std::int64_t leave_out_missing_images(std::vector<data::CaptionedImage>& images, const std::string& what,
+                                      bool allowed) {
   if (allowed) return static_cast<std::int64_t>(data::leave_out_missing(images, what));
   data::require_images(images, what);
   return 0;
 }
 
 void add_test_images(CaptionData& found, data::CaptionDataset& dataset, bool allow_missing) {
-  found.run.left_out["test"] = leave_out_missing(dataset.test, "test split", allow_missing);
+  found.run.left_out["test"] = leave_out_missing_images(dataset.test, "test split", allow_missing);
   found.run.test = data::image_items(dataset.test);
   data::CaptionPairs pairs = data::caption_pairs(dataset.test);
   found.captions = std::move(pairs.captions);
@@ -29,7 +29,8 @@ void add_training_pairs(CaptionData& found, data::CaptionDataset& dataset, const
     throw DataError("--dataset '" + asked.dataset +
                     "': there are no training images (hint: --method zero_shot needs none)");
   }
-  found.run.left_out["train"] = leave_out_missing(dataset.train, "training images", asked.allow_missing);
+  found.run.left_out["train"] =
+      leave_out_missing_images(dataset.train, "training images", asked.allow_missing);
   found.training_images = std::ssize(dataset.train);
   data::CaptionPairs pairs = data::caption_pairs(dataset.train);
   found.run.train = std::move(pairs.items);

@@ -8,21 +8,22 @@
 namespace clip_lora::cli {
 namespace {
 
-constexpr int kWidth = 340;                             // px of 11 px text
-constexpr double kLeft = 4, kRight = 40, kBottom = 34;  // margins around the plot; values stand on the right
+constexpr int kWidth = 340;  // px of 11 px text
+constexpr double kBarLeft = 4, kBarRight = 40,
+                 kBarBottom = 34;  // margins around the plot; values stand on the right
 constexpr double kNameHeight = 17, kBarHeight = 10, kBarPitch = 13, kGap = 7;
-constexpr int kTicks = 5;
-constexpr std::size_t kLongestName = 44;  // bytes
+constexpr int kBarTicks = 5;
+constexpr std::size_t kLongestLabel = 44;  // bytes
 
 /// The end of the axis: a round number from `longest` on, or `highest`.
 double end_of_axis(double longest, double highest) {
-  return std::min(highest, round_ticks(0.0, std::max(longest, 1.0), kTicks).back());
+  return std::min(highest, round_ticks(0.0, std::max(longest, 1.0), kBarTicks).back());
 }
 
 /// The beginning of a name that would leave the chart; no character is cut in two.
 std::string shortened(const std::string& name) {
-  if (name.size() <= kLongestName) return name;
-  std::size_t end = kLongestName;
+  if (name.size() <= kLongestLabel) return name;
+  std::size_t end = kLongestLabel;
   while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xC0U) == 0x80U) --end;
   return name.substr(0, end) + "…";
 }
@@ -36,7 +37,7 @@ class BarDrawing {
  public:
   explicit BarDrawing(const BarChart& chart) : chart_(chart) {
     double longest = 0.0;
-    height_ = kBottom;
+    height_ = kBarBottom;
     for (const auto& group : chart.groups) {
       height_ += kNameHeight + kBarPitch * static_cast<double>(group.bars.size()) + kGap;
       for (const auto& bar : group.bars) longest = std::max(longest, bar.value + bar.deviation.value_or(0.0));
@@ -50,7 +51,7 @@ class BarDrawing {
     draw_axis(svg);
     double top = 0.0;
     for (const auto& group : chart_.groups) {
-      svg += text_at(kLeft, top + 12, "t-name", shortened(group.name));
+      svg += text_at(kBarLeft, top + 12, "t-name", shortened(group.name));
       top += kNameHeight;
       for (const auto& bar : group.bars) {
         draw_bar(svg, bar, top);
@@ -63,26 +64,26 @@ class BarDrawing {
 
  private:
   double x(double value) const {
-    return kLeft + std::clamp(value, 0.0, end_) / end_ * (kWidth - kLeft - kRight);
+    return kBarLeft + std::clamp(value, 0.0, end_) / end_ * (kWidth - kBarLeft - kBarRight);
   }
 
   void draw_axis(std::string& svg) const {
-    const double bottom = height_ - kBottom;
+    const double bottom = height_ - kBarBottom;
     std::string grid;
-    for (const double tick : round_ticks(0.0, end_, kTicks)) {
+    for (const double tick : round_ticks(0.0, end_, kBarTicks)) {
       if (tick > end_) break;
       grid += "M" + px(x(tick)) + " 0V" + px(bottom);
-      svg += text_at(tick == 0.0 ? kLeft : x(tick), bottom + 14, tick == 0.0 ? "t-start" : "t-mid",
+      svg += text_at(tick == 0.0 ? kBarLeft : x(tick), bottom + 14, tick == 0.0 ? "t-start" : "t-mid",
                      fixed(tick, 0));
     }
     svg += "<path class=\"grid\" d=\"" + grid + "\"/>";
-    svg += text_at((kLeft + kWidth - kRight) / 2, height_ - 4, "t-title t-mid", chart_.x_title);
+    svg += text_at((kBarLeft + kWidth - kBarRight) / 2, height_ - 4, "t-title t-mid", chart_.x_title);
   }
 
   void draw_bar(std::string& svg, const ChartBar& bar, double top) const {
     const double middle = top + kBarHeight / 2;
     svg += "<g" + attributes({{"class", std::string(bar.filled ? "bar " : "bar empty ") + bar.style}}) +
-           "><rect x=\"" + px(kLeft) + "\" y=\"" + px(top) + "\" width=\"" + px(x(bar.value) - kLeft) +
+           "><rect x=\"" + px(kBarLeft) + "\" y=\"" + px(top) + "\" width=\"" + px(x(bar.value) - kBarLeft) +
            "\" height=\"" + px(kBarHeight) + "\"" + bar.attributes + "><title>" + escaped(bar.title) +
            "</title></rect>";
     double end = bar.value;

@@ -105,14 +105,15 @@ void verify(std::vector<Report>& reports, int workers) {
   }
 }
 
-std::string count(std::size_t number) { return with_commas(static_cast<std::int64_t>(number)); }
+std::string how_many(std::size_t number) { return with_commas(static_cast<std::int64_t>(number)); }
 
 std::string quoted(const std::vector<std::string>& names, std::size_t limit, const std::string& separator) {
   std::string text;
   for (std::size_t i = 0; i < std::min(limit, names.size()); ++i) {
     text += (i == 0 ? "'" : separator + "'") + names[i] + "'";
   }
-  return names.size() <= limit ? text : text + separator + "… and " + count(names.size() - limit) + " more";
+  return names.size() <= limit ? text
+                               : text + separator + "… and " + how_many(names.size() - limit) + " more";
 }
 
 /// What is wrong with a data set, and what to do about it: a line each.
@@ -128,15 +129,16 @@ std::vector<std::string> what_to_do(const Report& report) {
   if (!survey.problem.empty()) lines.push_back(survey.problem);
   for (const auto& split : survey.splits) {
     if (split.missing.empty()) continue;
-    lines.push_back(count(split.missing.size()) + " of " + count(split.missing.size() + split.images.size()) +
-                    " " + split.name + " images are missing: " + quoted(split.missing, kShownImages, ", "));
+    lines.push_back(how_many(split.missing.size()) + " of " +
+                    how_many(split.missing.size() + split.images.size()) + " " + split.name +
+                    " images are missing: " + quoted(split.missing, kShownImages, ", "));
   }
   if (survey.missing_images() > 0) {
     lines.push_back("unpack the images again, see DATASETS.md, or run with --allow_missing");
   }
   for (const auto& broken : report.broken) lines.push_back(broken.reason);
   if (!report.broken.empty()) {
-    lines.push_back("replace the broken images (" + count(report.broken.size()) +
+    lines.push_back("replace the broken images (" + how_many(report.broken.size()) +
                     ") by those of the archive");
   }
   return lines;
@@ -148,15 +150,15 @@ std::string state(const Report& report) {
   if (report.is_whole()) return "complete";
   std::string text;
   const std::size_t missing = report.survey.missing_images();
-  if (missing > 0) text = count(missing) + " missing";
-  if (!report.broken.empty()) text += (text.empty() ? "" : ", ") + count(report.broken.size()) + " broken";
+  if (missing > 0) text = how_many(missing) + " missing";
+  if (!report.broken.empty()) text += (text.empty() ? "" : ", ") + how_many(report.broken.size()) + " broken";
   return text;
 }
 
 /// Images of a split, those that are missing included, or "-".
 std::string images_cell(const BenchmarkSurvey& survey, const std::string& split_name) {
   for (const auto& split : survey.splits) {
-    if (split.name == split_name) return count(split.images.size() + split.missing.size());
+    if (split.name == split_name) return how_many(split.images.size() + split.missing.size());
   }
   return "-";
 }
@@ -171,8 +173,8 @@ void print_table(const std::vector<Report>& reports) {
   print_row({"data set", "classes", "train", "val", "test"}, "state", "folder");
   for (const auto& report : reports) {
     const BenchmarkSurvey& survey = report.survey;
-    print_row({survey.name, survey.classes == 0 ? "-" : count(survey.classes), images_cell(survey, "train"),
-               images_cell(survey, "val"), images_cell(survey, "test")},
+    print_row({survey.name, survey.classes == 0 ? "-" : how_many(survey.classes),
+               images_cell(survey, "train"), images_cell(survey, "val"), images_cell(survey, "test")},
               state(report), survey.folder.string());
   }
   for (const auto& report : reports) {

@@ -7,12 +7,6 @@
 #include "clip_lora/core/errors.hpp"
 
 namespace clip_lora::cli {
-namespace {
-
-constexpr int kSkippedFiles = 3;  // exit code
-
-}  // namespace
-
 void EmbedOptions::validate() const {
   pictures.validate();
   if (out.empty()) throw ConfigError("--out is missing: expected the file to write, .safetensors or .npy");

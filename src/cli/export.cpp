@@ -154,7 +154,10 @@ void export_adapter(const fs::path& out, const Model& model, const LoadedAdapter
     log_warning("--to " + lora::to_string(format) + ": the scale that the adapter is evaluated at, " +
                 nlohmann::json(context.scale).dump() + ", is a part of alpha there");
   }
-  if (format != lora::AdapterFormat::kPeft) return lora::save_adapter(out, *adapter.adapter, context, format);
+  if (format != lora::AdapterFormat::kPeft) {
+    io::remove_temporaries_of(out);
+    return lora::save_adapter(out, *adapter.adapter, context, format);
+  }
   write_folder(
       out, [&](const fs::path& folder) { lora::save_adapter(folder, *adapter.adapter, context, format); });
 }

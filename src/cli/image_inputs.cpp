@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kStandardInput = "-";
 constexpr std::size_t kReadBytes = 1 << 16;
-constexpr std::size_t kLongestName = 1 << 16;  // Linux takes 4,096 bytes
+constexpr std::size_t kLongestPath = 1 << 16;  // Linux takes 4,096 bytes
 
 /// What a shell's pattern matches, sorted; nothing if nothing does.
 std::vector<std::string> matches(const std::string& pattern) {
@@ -142,9 +142,9 @@ bool NameList::wait(std::chrono::milliseconds patience) const {
 void NameList::read_more() {
   buffer_.erase(0, begin_);
   begin_ = 0;
-  if (buffer_.size() > kLongestName) {
+  if (buffer_.size() > kLongestPath) {
     throw DataError(
-        "standard input: a name of more than " + std::to_string(kLongestName) +
+        "standard input: a name of more than " + std::to_string(kLongestPath) +
         " bytes (hint: expected names of pictures, one per line, or with --null each ended by NUL)");
   }
   const std::size_t before = buffer_.size();

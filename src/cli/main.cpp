@@ -1,10 +1,15 @@
 #include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
 #include <exception>
 #include <iostream>
 
 #include "clip_lora/cli/commands.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/version.hpp"
+#include "clip_lora/io/mapped_file.hpp"
+#include "error_text.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -52,8 +57,16 @@ int dispatch(const std::vector<std::string>& arguments) {
 }
 
 int report(const std::exception& error, int exit_code) {
-  std::cerr << "clip_lora: " << error.what() << "\n";
+  std::cerr << "clip_lora: " << error_text(error) << "\n";
   return exit_code;
+}
+
+/// What was printed may be what the command is for.
+void require_printed() {
+  errno = 0;
+  if (std::cout.flush()) return;
+  throw ConfigError(std::string("cannot write standard output") +
+                    (errno != 0 ? std::string(": ") + std::strerror(errno) : "; a part of it is missing"));
 }
 
 }  // namespace
@@ -70,8 +83,12 @@ std::string command_list() {
 }
 
 int main(const std::vector<std::string>& arguments) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error like a full disk
+  io::name_files_cut_short();
   try {
-    return dispatch(arguments);
+    const int exit_code = dispatch(arguments);
+    require_printed();
+    return exit_code;
   } catch (const ConfigError& error) {
     return report(error, kUsageFailure);
   } catch (const DataError& error) {

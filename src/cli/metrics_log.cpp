@@ -126,6 +126,12 @@ void MetricsLog::put_back() {
   bring_back(events_folder_);
 }
 
+fs::path MetricsLog::lines_of_results(const fs::path& folder) {
+  const fs::path put_aside = put_aside_path(folder / kLinesFile);
+  std::error_code ignored;
+  return fs::exists(put_aside, ignored) ? put_aside : folder / kLinesFile;
+}
+
 void MetricsLog::remove(const fs::path& folder) {
   std::error_code ignored;
   fs::remove(folder / kLinesFile, ignored);

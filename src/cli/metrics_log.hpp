@@ -32,6 +32,9 @@ class MetricsLog {
   /// This training has come to nothing.
   void put_back();
 
+  /// The lines of the training whose results are in `folder`, also while another one is under way or was killed.
+  static std::filesystem::path lines_of_results(const std::filesystem::path& folder);
+
   /// Removes what an earlier training left in the folder of one that has no log.
   static void remove(const std::filesystem::path& folder);
 

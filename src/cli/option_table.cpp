@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/json_text.hpp"
 
 namespace clip_lora::cli {
 namespace {
@@ -39,7 +40,7 @@ bool read_number(const std::string& text, T& number) {
 }
 
 [[noreturn]] void throw_wrong_type(const std::string& name, const std::string& expected, const json& got) {
-  throw ConfigError("key '" + name + "': expected " + expected + ", got " + got.dump());
+  throw ConfigError("key '" + name + "': expected " + expected + ", got " + io::brief(got));
 }
 
 }  // namespace
@@ -258,14 +259,14 @@ void OptionTable::refuse_leftovers() const {
 
 void OptionTable::read_config(const std::filesystem::path& path) {
   const std::string source = "configuration file '" + path.string() + "': ";
-  std::ifstream file(path);
-  if (!std::filesystem::is_regular_file(path) || !file)
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored) || !std::ifstream(path))
     throw ConfigError(source + "it is missing or cannot be read");
   json config;
   try {
-    config = json::parse(file);
-  } catch (const json::exception& error) {
-    throw ConfigError(source + error.what());
+    config = io::read_json_object(path, source);
+  } catch (const CheckpointError& error) {  // what the reader takes every bad JSON for
+    throw ConfigError(error.what());
   }
   read(config, source);
 }

@@ -1,7 +1,10 @@
 #include "output_files.hpp"
 
-#include <unistd.h>
+#include <fcntl.h>
+#include <stdio.h>
 
+#include <cerrno>
+#include <cstring>
 #include <string>
 #include <system_error>
 
@@ -24,12 +27,6 @@ fs::path without_slash(const fs::path& folder) {
   return path.has_filename() ? path : path.parent_path();
 }
 
-fs::path beside(const fs::path& folder, const char* purpose) {
-  fs::path name = folder;
-  name += std::string(".") + purpose + "-" + std::to_string(::getpid());
-  return name;
-}
-
 /// Throws if `folder` is none, or holds what is not in `replacement`: it may be anything that a slip of a
 /// finger named.
 void require_replaceable(const fs::path& folder, const fs::path& replacement) {
@@ -43,31 +40,26 @@ void require_replaceable(const fs::path& folder, const fs::path& replacement) {
 }
 
 /// Removes a temporary folder unless it was renamed.
-struct Removed {
+struct RemovedFolder {
   fs::path path;
-  ~Removed() {
+  ~RemovedFolder() {
     std::error_code ignored;
     fs::remove_all(path, ignored);
   }
 };
 
+/// In one step, so that there is a whole folder of the name at any time. The old one ends up as `replacement`.
 void replace_folder(const fs::path& folder, const fs::path& replacement) {
-  const fs::path old = beside(folder, "old");
-  const bool replaces = fs::exists(folder);
-  if (replaces) fs::rename(folder, old);
+  if (!fs::exists(folder)) return fs::rename(replacement, folder);
+  if (::renameat2(AT_FDCWD, replacement.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) return;
+  if (errno != EINVAL && errno != ENOSYS) throw_unwritable(folder, std::strerror(errno));
+  // A file system, such as NFS, that cannot do it in one step.
+  const fs::path old = io::temporary_name(folder);
+  fs::rename(folder, old);
   std::error_code error;
   fs::rename(replacement, folder, error);
-  if (error) {
-    if (replaces) fs::rename(old, folder);
-    throw_unwritable(folder, error.message());
-  }
-  fs::remove_all(old, error);
-}
-
-/// An empty folder; what a killed run of the same process number left there goes.
-void make_empty(const fs::path& folder) {
-  fs::remove_all(folder);
-  fs::create_directories(folder);
+  fs::rename(old, error ? folder : replacement);
+  if (error) throw_unwritable(folder, error.message());
 }
 
 void require_no_folder(const fs::path& file) {
@@ -80,7 +72,7 @@ void require_no_folder(const fs::path& file) {
 /// Does `write` in a temporary folder; an error that names it names `final_folder` instead.
 void write_in(const fs::path& temporary, const fs::path& final_folder,
               const std::function<void(const fs::path&)>& write) {
-  make_empty(temporary);
+  fs::create_directories(temporary);
   try {
     write(temporary);
   } catch (const ConfigError& error) {
@@ -118,7 +110,8 @@ void require_writable_file(const fs::path& file) {
 
 void write_folder(const fs::path& out, const std::function<void(const fs::path&)>& write) {
   const fs::path folder = without_slash(out);
-  const Removed temporary{beside(folder, "tmp")};
+  io::remove_temporaries_of(folder);
+  const RemovedFolder temporary{io::temporary_name(folder)};
   try {
     write_in(temporary.path, folder, write);
     throw_if_interrupted();
@@ -132,11 +125,14 @@ void write_folder(const fs::path& out, const std::function<void(const fs::path&)
 void write_files(const std::vector<fs::path>& files, const std::function<void(const fs::path&)>& write) {
   const fs::path& first = files.front();
   require_no_folder(first);
-  const Removed temporary{beside(first, "tmp")};
+  io::remove_temporaries_of(first);
+  const RemovedFolder temporary{io::temporary_name(first)};
   try {
     write_in(temporary.path, first.parent_path(), write);
     throw_if_interrupted();
     for (const auto& file : files) require_no_folder(file);
+    // Those behind the first describe it: none of them stands beside another first one, even if this is killed.
+    for (std::size_t i = 1; i < files.size(); ++i) fs::remove(files[i]);
     for (const auto& file : files) fs::rename(temporary.path / file.filename(), file);
   } catch (const fs::filesystem_error& error) {
     throw_unwritable(first, error.code().message());

@@ -8,8 +8,8 @@
 namespace clip_lora::cli {
 namespace {
 
-constexpr std::int64_t kLargestBatch = 65536;
-constexpr std::int64_t kMostWorkers = 4096;
+constexpr std::int64_t kLargestPictureBatch = 65536;
+constexpr std::int64_t kMostReaders = 4096;
 
 void require_within(const std::string& flag, std::int64_t value, std::int64_t least, std::int64_t most) {
   if (value >= least && value <= most) return;
@@ -26,8 +26,8 @@ void PictureOptions::validate() const {
   if (!resize_mode.empty()) require_one_of("--resize_mode", resize_mode, {"shortest", "longest", "squash"});
   if (null_separated && std::ranges::find(images, "-") == images.end())
     throw ConfigError("--null needs '-', a list of names on standard input");
-  require_within("--batch_size", batch_size, 1, kLargestBatch);
-  require_within("--workers", workers, 0, kMostWorkers);
+  require_within("--batch_size", batch_size, 1, kLargestPictureBatch);
+  require_within("--workers", workers, 0, kMostReaders);
 }
 
 void bind(OptionTable& table, PictureOptions& options) {

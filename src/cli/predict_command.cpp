@@ -10,12 +10,6 @@
 #include "prediction_text.hpp"
 
 namespace clip_lora::cli {
-namespace {
-
-constexpr int kSkippedFiles = 3;  // exit code
-
-}  // namespace
-
 void PredictOptions::validate() const {
   pictures.validate();
   if (pictures.adapter.empty() && class_names.empty()) {

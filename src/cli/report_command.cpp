@@ -1,5 +1,7 @@
+#include <array>
 #include <filesystem>
 #include <iostream>
+#include <utility>
 
 #include "clip_lora/cli/commands.hpp"
 #include "clip_lora/cli/console.hpp"
@@ -117,10 +119,13 @@ int report_command(const std::vector<std::string>& arguments) {
       report_page(found, results, {options.title, static_cast<std::size_t>(options.thumbnails)});
 
   const fs::path out = options.out_folder();
-  io::write_atomically(out / "results.csv", results_csv(results));
-  io::write_atomically(out / "scales.csv", scales_csv(results));
-  io::write_atomically(out / "results.md", results_markdown(results));
-  io::write_atomically(out / "report.html", page);
+  const std::array files = {
+      std::pair("results.csv", results_csv(results)), std::pair("scales.csv", scales_csv(results)),
+      std::pair("results.md", results_markdown(results)), std::pair("report.html", page)};
+  for (const auto& [name, text] : files) {
+    io::remove_temporaries_of(out / name);
+    io::write_atomically(out / name, text);
+  }
   std::cout << "read       " << with_commas(static_cast<std::int64_t>(found.runs.size()))
             << (found.runs.size() == 1 ? " run" : " runs");
   if (!found.skipped.empty()) std::cout << ", " << found.skipped.size() << " skipped";

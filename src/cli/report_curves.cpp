@@ -5,6 +5,7 @@
 #include "clip_lora/cli/console.hpp"
 #include "figure_table.hpp"
 #include "markup.hpp"
+#include "metrics_log.hpp"
 #include "report_parts.hpp"
 
 namespace clip_lora::cli {
@@ -12,11 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kShownGroups = 6;         // as many as there are colours and marks
 constexpr std::size_t kChartsBudget = 250'000;  // bytes
 constexpr std::size_t kFewestPoints = 12, kMostPoints = 60, kPointsPerChart = 1500;
-
-std::string style_of(std::size_t group) { return "s" + std::to_string(group % kShownGroups); }
 
 /// Shots on a logarithmic axis, "all" one step behind the largest number.
 class ShotsAxis {
@@ -187,7 +185,7 @@ std::string shots_style(std::int64_t shots, const std::set<std::int64_t>& all) {
 /// passed over.
 std::vector<train::CurvePoint> read_losses(const SavedRun& run) {
   std::vector<train::CurvePoint> losses;
-  std::ifstream file(run.folder / kMetricsFile);
+  std::ifstream file(MetricsLog::lines_of_results(run.folder));
   for (std::string text; std::getline(file, text);) {
     const json line = json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!line.is_object()) continue;

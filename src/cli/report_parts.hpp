@@ -10,6 +10,14 @@
 // The parts of the page that report_page() puts together; each is markup.
 namespace clip_lora::cli {
 
+/// As many groups are drawn in one chart as there are colours and marks.
+constexpr std::size_t kShownGroups = 6;
+/// The class of a group's lines and bars in the page's style sheet.
+inline std::string style_of(std::size_t group) { return "s" + std::to_string(group % kShownGroups); }
+
+/// A cell of a table where there is no figure.
+constexpr const char* kNoCell = "<td class=\"none\">–</td>";
+
 /// Lines of a legend: what a line of a chart means.
 struct LegendEntry {
   LineKind kind = LineKind::kMarked;

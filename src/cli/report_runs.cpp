@@ -5,23 +5,20 @@
 namespace clip_lora::cli {
 namespace {
 
-constexpr double kBytesPerGib = 1024.0 * 1024.0 * 1024.0;
-constexpr const char* kNothing = "<td class=\"none\">–</td>";
-
 std::string optional_cell(const std::optional<double>& value, int decimals, const std::string& key) {
-  return value ? figure_cell(*value, decimals, key) : kNothing;
+  return value ? figure_cell(*value, decimals, key) : kNoCell;
 }
 
 /// GiB for people; the exact value is in bytes.
 std::string memory_cell(const std::optional<std::int64_t>& bytes, const std::string& key) {
-  if (!bytes) return kNothing;
+  if (!bytes) return kNoCell;
   return "<td" + attributes({{"data-key", key}, {"data-value", std::to_string(*bytes)}}) + ">" +
          fixed(static_cast<double>(*bytes) / kBytesPerGib, 2) + "</td>";
 }
 
 std::string speed_cell(const SavedRun& run) {
   const auto speed = run.images_per_second();
-  return speed ? "<td>" + with_commas(static_cast<std::int64_t>(*speed + 0.5)) + "</td>" : kNothing;
+  return speed ? "<td>" + with_commas(static_cast<std::int64_t>(*speed + 0.5)) + "</td>" : kNoCell;
 }
 
 /// Seconds; of a resumed run those of its last part, and the cell says so.
@@ -36,12 +33,12 @@ std::string run_row(const SavedRun& run, const std::string& group, std::size_t n
          "</td><th scope=\"row\">" + escaped(run.dataset) + "</th>" +
          (group.empty() ? "" : "<td class=\"words\">" + escaped(group) + "</td>") + "<td>" +
          shots_name(run.shots) + "</td><td>" + std::to_string(run.seed) + "</td>" +
-         (run.is_retrieval() ? std::string(kNothing) + kNothing
+         (run.is_retrieval() ? std::string(kNoCell) + kNoCell
                              : figure_cell(run.zero_shot_accuracy, 2, "zero_shot_accuracy") +
                                    figure_cell(run.accuracy, 2, "accuracy")) +
          optional_cell(run.top5_accuracy, 2, "top5_accuracy") + optional_cell(run.macro_f1, 3, "macro_f1") +
          optional_cell(run.expected_calibration_error, 3, "expected_calibration_error") +
-         (run.iterations > 0 ? optional_cell(run.loss, 3, "loss") : kNothing) + time_cell(run, "total") +
+         (run.iterations > 0 ? optional_cell(run.loss, 3, "loss") : kNoCell) + time_cell(run, "total") +
          time_cell(run, "training") + speed_cell(run) + memory_cell(run.peak_gpu_bytes, "peak_gpu_bytes") +
          memory_cell(run.peak_resident_bytes, "peak_resident_bytes") + "</tr>";
 }

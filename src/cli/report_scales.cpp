@@ -8,9 +8,8 @@
 namespace clip_lora::cli {
 namespace {
 
-constexpr std::size_t kShownGroups = 6;         // as many as there are colours and marks
 constexpr std::size_t kFewestScales = 3;        // two make no curve
-constexpr std::size_t kChartsBudget = 150'000;  // bytes
+constexpr std::size_t kScalesBudget = 150'000;  // bytes
 
 /// A figure that is drawn against the scale.
 struct Curve {
@@ -36,8 +35,6 @@ Curves curves_of(const std::string& protocol) {
 std::string label_of(const ResultGroup& group, const Curves& curves, const Curve& curve) {
   return curves.curves.size() == 1 ? group.label() : group.label() + ", " + curve.figure.label;
 }
-
-std::string style_of(std::size_t group) { return "s" + std::to_string(group % kShownGroups); }
 
 /// Groups of a protocol that were evaluated at several scales with `shots`.
 std::vector<const ResultGroup*> with_scales(const ResultTable& part, const Curves& curves,
@@ -139,7 +136,7 @@ std::string title_of(const std::string& protocol, std::int64_t shots) {
 }  // namespace
 
 std::string scales_part(const ResultTable& table) {
-  std::size_t budget = kChartsBudget, left_out = 0;
+  std::size_t budget = kScalesBudget, left_out = 0;
   std::string text;
   for (const auto& protocol : protocols_of(table)) {
     const ResultTable part = of_protocol(table, protocol);

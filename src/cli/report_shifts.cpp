@@ -9,8 +9,7 @@
 namespace clip_lora::cli {
 namespace {
 
-constexpr std::size_t kShownGroups = 6;         // as many as there are colours
-constexpr std::size_t kChartsBudget = 150'000;  // bytes
+constexpr std::size_t kShiftsBudget = 150'000;  // bytes
 
 /// Runs of one data set and number of shots, by method, and what they were tested on.
 struct Unit {
@@ -101,8 +100,6 @@ FigureTable table_of(const Unit& unit) {
   return table;
 }
 
-std::string style_of(std::size_t group) { return "s" + std::to_string(group % kShownGroups); }
-
 void add_bar(BarChart::Group& bars, const FigureCell& cell, const std::string& label, std::size_t colour,
              bool filled) {
   if (cell.summary.count == 0) return;
@@ -168,7 +165,7 @@ std::string bars_part(const ResultTable& table, const std::string& protocol) {
     const std::string figure = "<div class=\"bar-chart\"><figure><figcaption>" + escaped(unit.title()) +
                                "</figcaption>" + draw_bars(chart_of(unit)) + "</figure>" + key_of(unit) +
                                "</div>";
-    if (text.size() + figure.size() > kChartsBudget) {
+    if (text.size() + figure.size() > kShiftsBudget) {
       ++left_out;
     } else {
       text += figure;

@@ -8,10 +8,8 @@
 namespace clip_lora::cli {
 namespace {
 
-constexpr const char* kNothing = "<td class=\"none\">–</td>";
 constexpr std::size_t kHeadlines = 3;      // groups whose averages stand in the summary
 constexpr std::size_t kHeadlinesEach = 2;  // of each protocol where there are several
-constexpr double kBytesPerGib = 1024.0 * 1024.0 * 1024.0;
 
 std::string count_of(std::size_t count, const std::string& one, const std::string& many) {
   return with_commas(static_cast<std::int64_t>(count)) + " " + (count == 1 ? one : many);
@@ -225,7 +223,7 @@ std::string average_row(const ResultGroup& group, const std::string& name,
                     published_line(group, group.published_zero_shot("")) + "</td>";
   for (const std::int64_t shots : columns) {
     const bool is_there = std::find(group.shots.begin(), group.shots.end(), shots) != group.shots.end();
-    row += is_there ? accuracy_average_cell(group, shots) : kNothing;
+    row += is_there ? accuracy_average_cell(group, shots) : kNoCell;
   }
   return row + "</tr>";
 }

@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr const char* kNothing = "–";
+constexpr const char* kNoFigure = "–";
 
 std::string number(const ordered_json& value) { return value.is_null() ? "" : io::json_text(value); }
 
@@ -38,7 +38,7 @@ std::string average_text(const ResultAverage& average, const ResultGroup& group)
 
 std::string published_text(const std::optional<double>& value) {
   return value ? fixed(*value, *value == static_cast<double>(static_cast<int>(*value * 10.0)) / 10.0 ? 1 : 2)
-               : kNothing;
+               : kNoFigure;
 }
 
 /// The line of `dataset`, or of the averages for an empty name, of what is published; none if nothing is.
@@ -48,7 +48,7 @@ void add_published(std::string& text, const ResultGroup& group, const std::strin
   for (const std::int64_t shots : group.shots) {
     cells.push_back(published_text(group.published_accuracy(dataset, shots)));
   }
-  if (std::any_of(cells.begin() + 1, cells.end(), [](const auto& cell) { return cell != kNothing; }))
+  if (std::any_of(cells.begin() + 1, cells.end(), [](const auto& cell) { return cell != kNoFigure; }))
     add_markdown_row(text, cells);
 }
 
@@ -65,7 +65,7 @@ void add_group(std::string& text, const ResultGroup& group) {
     std::vector<std::string> cells = {printable(dataset), fixed(group.zero_shot(dataset).mean, 2)};
     for (const std::int64_t shots : group.shots) {
       const ResultCell* cell = group.cell(dataset, shots);
-      cells.push_back(cell == nullptr ? kNothing : cell_text(*cell, group.seeds.size()));
+      cells.push_back(cell == nullptr ? kNoFigure : cell_text(*cell, group.seeds.size()));
     }
     add_markdown_row(text, cells);
     add_published(text, group, dataset);

@@ -147,8 +147,9 @@ class Run : private RunBase {
   template <typename Predict>
   train::Predictions zero_shot(const std::string& dataset, const Seen& images,
                                const text::ClassPrompts& prompts, const Predict& predict_untouched) {
-    RunSession::Kept::ZeroShot asked = {dataset, images.items,          preprocessing_of(images),
-                                        prompts, options_.compute.tf32, {}};
+    const ComputeOptions& compute = options_.compute;
+    RunSession::Kept::ZeroShot asked = {
+        dataset, images.items, preprocessing_of(images), prompts, compute.tf32, compute.deterministic, {}};
     if (const train::Predictions* const known = kept_.zero_shot(asked)) return *known;
     asked.predictions = predict_untouched();
     train::Predictions predictions = asked.predictions;

@@ -1,5 +1,6 @@
 #include "run_base.hpp"
 
+#include <ATen/ATen.h>
 #include <torch/version.h>
 
 #include <iostream>
@@ -21,6 +22,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kEvaluationBatch = 256;
+
+std::string ending_of(lora::AdapterFormat format) {
+  return format == lora::AdapterFormat::kAuthors ? ".pt" : ".safetensors";
+}
 
 }  // namespace
 
@@ -83,8 +88,11 @@ void RunBase::warn(const std::string& warning) {
 }
 
 fs::path RunBase::saved_path(lora::AdapterFormat format) const {
-  const char* ending = format == lora::AdapterFormat::kAuthors ? ".pt" : ".safetensors";
-  return folder_ / (options_.output.filename + ending);
+  return folder_ / (options_.output.filename + ending_of(format));
+}
+
+fs::path RunBase::last_good_path(lora::AdapterFormat format) const {
+  return folder_ / (options_.output.filename + ".last_good" + ending_of(format));
 }
 
 /// The file to evaluate or to go on from; empty for a fresh adapter.
@@ -96,20 +104,26 @@ fs::path RunBase::starting_path() const {
 
 /// What will be written can be, and predictions do not come to stand beside the results of another adapter.
 /// Throws ConfigError.
-void RunBase::require_result_folder() const {
-  if (saving()) return io::require_writable(folder_);
+void RunBase::require_result_folder() {
+  if (saving()) {
+    io::require_writable(folder_);
+    if (observer_ == nullptr) lock_.emplace(folder_);  // a sweep has leases
+    return io::remove_temporaries(folder_, io::Abandoned::kOfTheDead);
+  }
   if (!options_.output.save_predictions) return;
   const fs::path results = folder_ / kResultsFile;
   std::error_code ignored;
   if (fs::exists(results, ignored)) {
     const std::string source = "results '" + results.string() + "': ";
-    const fs::path saved = io::read_json_object(results, source).value("adapter", "");
+    const nlohmann::json adapter = io::read_json_object(results, source).value("adapter", nlohmann::json());
+    const fs::path saved = adapter.is_string() ? adapter.get<std::string>() : "";
     if (!fs::equivalent(starting_path(), folder_ / saved.filename(), ignored)) {
       throw ConfigError("--save_predictions: " + source + "they are of another adapter than '" +
                         starting_path().string() + "' (hint: another --save_path)");
     }
   }
   io::require_writable(folder_);
+  io::remove_temporaries(folder_, io::Abandoned::kOfTheDead);
 }
 
 lora::AdapterContext RunBase::context() const {
@@ -173,12 +187,29 @@ TrainingReport RunBase::train(const lora::Adapter& adapter, const TrainingTexts&
   }
   if (observer_ != nullptr) hooks.on_iteration = observer_->on_iteration;
   hooks.before_saving = [this] { announce_saving(); };
-  const TrainingReport report = looking_at("training images", [&] {
-    return train_adapter(options, data_, model_.loaded, adapter, kept_.tokenizer(), texts, training_files_,
-                         hooks);
-  });
-  kept_.processes.reset();
-  return report;
+  try {
+    const TrainingReport report = looking_at("training images", [&] {
+      return train_adapter(options, data_, model_.loaded, adapter, kept_.tokenizer(), texts, training_files_,
+                           hooks);
+    });
+    kept_.processes.reset();
+    return report;
+  } catch (const train::Diverged& diverged) {
+    // The first process saves before it tells the others, whose failure would end it.
+    if (only_trains()) kept_.processes->barrier();
+    throw train::Diverged(diverged.what() + save_last_good(adapter));
+  }
+}
+
+std::string RunBase::save_last_good(const lora::Adapter& adapter) const {
+  if (!saving()) return {};
+  for (const auto& parameter : adapter.parameters()) {
+    if (!parameter.isfinite().all().item<bool>()) return "; nothing was saved, as no adapter was finite";
+  }
+  announce_saving();
+  const fs::path path = last_good_path(saved_format_);
+  lora::save_adapter(path, adapter, context(), saved_format_);
+  return "; the last adapter before that was saved as '" + path.string() + "'";
 }
 
 void RunBase::save_adapter(const lora::Adapter& adapter) {
@@ -191,6 +222,8 @@ void RunBase::save_adapter(const lora::Adapter& adapter) {
   fs::rename(written, adapter_path());
   const bool is_authors = saved_format_ == lora::AdapterFormat::kAuthors;
   fs::remove(saved_path(is_authors ? lora::AdapterFormat::kSafetensors : lora::AdapterFormat::kAuthors));
+  for (const auto format : {lora::AdapterFormat::kAuthors, lora::AdapterFormat::kSafetensors})
+    fs::remove(last_good_path(format));
   adapter_saved_ = true;
   io::write_atomically(folder_ / "config.json", io::json_text(settings_of(options_), 2) + "\n");
 }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/core/log.hpp"
 #include "clip_lora/data/loader.hpp"
+#include "clip_lora/io/folder_lock.hpp"
 #include "clip_lora/lora/adapter_file.hpp"
 #include "run_data.hpp"
 #include "run_session.hpp"
@@ -142,14 +144,19 @@ class RunBase {
   Model find_model();
   void warn(const std::string& warning);
   std::filesystem::path saved_path(lora::AdapterFormat format) const;
+  /// Of a training that has diverged: beside the adapter of one before, which may be there with its results.
+  std::filesystem::path last_good_path(lora::AdapterFormat format) const;
+  /// Saves what such a training has left, and says so as the end of a sentence.
+  std::string save_last_good(const lora::Adapter& adapter) const;
   std::filesystem::path adapter_path() const { return saved_path(saved_format_); }
   lora::AdapterContext context() const;
-  void require_result_folder() const;
+  void require_result_folder();
   void print_header(const std::string& pictures);
   void print_left_out();
   std::shared_ptr<data::EvaluationViews> make_views(const Seen& images) const;
   std::string what_was_kept() const;
 
+  std::optional<io::FolderLock> lock_;  // of a run that saves and is no sweep's
   TrainingFiles training_files_;
   lora::AdapterFormat saved_format_ = lora::AdapterFormat::kAuthors;
   bool adapter_saved_ = false;

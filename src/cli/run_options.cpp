@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "clip_lora/cli/option_table.hpp"
+#include "clip_lora/core/device.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/core/log.hpp"
@@ -27,7 +28,7 @@ constexpr std::int64_t kLargestBatch = 1 << 20;
 constexpr std::int64_t kMostWorkers = 4096;
 constexpr double kMostGib = 1 << 20;
 constexpr std::size_t kAllNames = 100;  // more than there are benchmarks
-const std::string kAllShots = "all";
+const std::string kAllImages = "all";
 
 template <typename T>
 void require(bool valid, const std::string& flag, const T& got, const std::string& expected) {
@@ -64,7 +65,7 @@ nlohmann::json further_defaults(const RunOptions& options, const std::set<std::s
     defaults.update({{"loss", "mpm_nce"},
                      {"margin", 0.05},
                      {"augment", "open_clip"},
-                     {"shots", kAllShots},
+                     {"shots", kAllImages},
                      {"epochs", 10}});
     return defaults;
   }
@@ -222,6 +223,7 @@ void set_up(const ComputeOptions& options) {
   if (options.verbose) set_verbosity(Verbosity::kVerbose);
   if (options.quiet) set_verbosity(Verbosity::kQuiet);
   ops::allow_tf32(options.tf32);
+  be_deterministic(options.deterministic);
   catch_interrupts();
 }
 
@@ -284,7 +286,7 @@ std::filesystem::path RunOptions::result_folder(const std::string& dataset) cons
       backbone += static_cast<char>(std::tolower(static_cast<unsigned char>(character)));
     }
   }
-  const std::string shots = data.shots ? std::to_string(*data.shots) : kAllShots;
+  const std::string shots = data.shots ? std::to_string(*data.shots) : kAllImages;
   return std::filesystem::path(output.save_path) / backbone / dataset / (shots + "shots") / output.variant /
          ("seed" + std::to_string(data.seed));
 }
@@ -298,7 +300,7 @@ void bind(OptionTable& table, RunOptions& options) {
           "split .json; with --protocol retrieval " +
           join_capped(caption_names()) + ", a .json of Karpathy's format, or a .csv (image, caption, split)");
   table.add("root_path", options.data.root_path, "folder that holds the benchmarks' folders");
-  table.add("shots", options.data.shots, kAllShots, "training images per class, or all there are");
+  table.add("shots", options.data.shots, kAllImages, "training images per class, or all there are");
   table.add("seed", options.data.seed, "seed of the few-shot sample and of training");
   table.add("test_fraction", options.data.split.test_fraction,
             "share of the test split, of own data without one");
@@ -445,6 +447,9 @@ void bind(OptionTable& table, RunOptions& options) {
   table.add("precision", options.compute.precision,
             "auto (fp16 on CUDA, fp32 on the CPU), fp32, fp16 or bf16");
   table.add("tf32", options.compute.tf32, "let products of fp32 on CUDA be rounded to TF32");
+  table.add("deterministic", options.compute.deterministic,
+            "the same adapter, bit for bit, whatever the number of CPU threads and what is free of a GPU's "
+            "memory; on the CPU it computes with one thread");
   table.add("verbose", options.compute.verbose, "say more");
   table.add("quiet", options.compute.quiet, "print accuracies and errors only");
 }

@@ -49,8 +49,9 @@ const train::Predictions* RunSession::Kept::zero_shot(const ZeroShot& wanted) co
   const auto found = zero_shots_.find(wanted.dataset);
   if (found == zero_shots_.end()) return nullptr;
   const ZeroShot& kept = found->second;
-  const bool is_wanted = kept.tf32 == wanted.tf32 && kept.preprocessing == wanted.preprocessing &&
-                         kept.prompts == wanted.prompts && same_items(kept.items, wanted.items);
+  const bool is_wanted = kept.tf32 == wanted.tf32 && kept.deterministic == wanted.deterministic &&
+                         kept.preprocessing == wanted.preprocessing && kept.prompts == wanted.prompts &&
+                         same_items(kept.items, wanted.items);
   return is_wanted ? &kept.predictions : nullptr;
 }
 

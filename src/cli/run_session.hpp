@@ -48,6 +48,7 @@ class RunSession::Kept {
     image::Preprocessing preprocessing;
     text::ClassPrompts prompts;
     bool tf32 = false;
+    bool deterministic = false;
     train::Predictions predictions;
   };
   /// That of a run before if it is what `wanted` describes; else nullptr.

@@ -3,10 +3,13 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "clip_lora/cli/console.hpp"
 #include "clip_lora/core/device.hpp"
@@ -19,11 +22,22 @@
 #include "clip_lora/engine/training_step.hpp"
 #include "clip_lora/train/evaluate.hpp"
 #include "metrics_log.hpp"
+#include "saved_run.hpp"
 
 namespace clip_lora::cli {
 namespace {
 
-constexpr double kBytesPerGib = 1024.0 * 1024.0 * 1024.0;
+// What activations may take with --deterministic, whatever is free: of a GPU's memory one part of so many.
+constexpr std::int64_t kFixedParts = 2;
+constexpr std::int64_t kFixedCpuBytes = std::int64_t{8} << 30;
+
+/// What activations may take, in bytes; 0: what is free on a GPU.
+std::int64_t activation_bytes(at::Device device, bool deterministic, const engine::ProcessGroup* processes) {
+  if (device.is_cuda()) return deterministic ? total_memory_bytes(device) / kFixedParts : 0;
+  if (deterministic) return kFixedCpuBytes;
+  const int sharers = processes == nullptr ? 1 : processes->local_size();
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(available_memory_bytes()) / sharers);
+}
 
 data::TrainingLoaderOptions loader_options(const RunOptions& options, std::int64_t skipped_batches,
                                            const engine::ProcessGroup* processes) {
@@ -87,7 +101,9 @@ class TrainingImages {
     const at::Device device = model.clip->device();
     data::TrainingLoaderOptions loader = loader_options(options, skipped_batches, processes);
     if (device.is_cuda()) {
-      const auto free = static_cast<std::uint64_t>(free_memory_bytes(device) / 2);
+      auto free = static_cast<std::uint64_t>(free_memory_bytes(device) / 2);
+      if (options.compute.deterministic)  // what is to be left to activations is fixed
+        free = std::min(free, static_cast<std::uint64_t>(total_memory_bytes(device)) / (2 * kFixedParts));
       draws_ = data::TrainingDraws::make(
           data.train, model.preprocessing,
           {.batch_size = loader.batch_size,
@@ -135,17 +151,18 @@ class TrainingImages {
 /// One training of a run: what it tells the terminal and leaves in its folder.
 class RunTraining {
  public:
-  RunTraining(const RunOptions& options, std::int64_t images, const TrainingFiles& files,
+  RunTraining(const RunOptions& options, const std::vector<data::Item>& images, const TrainingFiles& files,
               const TrainingHooks& hooks)
       : options_(options),
+        images_(images),
         files_(files),
         hooks_(hooks),
         quiet_(options.compute.quiet),
-        iterations_(options.iterations(images)),
+        iterations_(options.iterations(std::ssize(images))),
         iteration_(files.resumed ? files.resumed->iteration : 0),
         images_before_(files.resumed ? files.resumed->images : 0),
         bar_("training", "iterations", iterations_, !quiet_) {
-    report_.images = images;
+    report_.images = std::ssize(images);
     report_.iterations = iterations_;
     if (!files.folder.empty() && options.output.log_every > 0)
       log_.emplace(files.folder, iteration_, options.output.tensorboard);
@@ -157,8 +174,16 @@ class RunTraining {
     try {
       report_.result = train::train(step, adapter, next_batch, clip, plan());
     } catch (const Interrupted&) {
-      bar_.clear();
-      if (log_ && !checkpointed_iteration(files_.folder)) log_->put_back();
+      end_unfinished();
+      throw;
+    } catch (const train::Diverged&) {
+      end_diverged();
+      throw;
+    } catch (const Error&) {
+      end_unfinished();
+      throw;
+    } catch (const c10::Error&) {  // of memory, for instance
+      end_unfinished();
       throw;
     }
     bar_.clear();
@@ -192,8 +217,23 @@ class RunTraining {
                       .images = report_.images,
                       .record = [this](const train::Measurement& measurement) { log_->add(measurement); }};
     plan.on_progress = [this](const train::Progress& progress) { show(progress); };
+    plan.picture = [this](std::int64_t item) { return images_.at(static_cast<std::size_t>(item)).image; };
     plan.processes = hooks_.processes;
     return plan;
+  }
+
+  /// Unless a checkpoint keeps the training, its folder is as before.
+  void end_unfinished() {
+    bar_.clear();
+    if (log_ && !checkpointed_iteration(files_.folder)) log_->put_back();
+  }
+
+  /// How it came to that can be seen, unless there are older results, which have their metrics back.
+  void end_diverged() {
+    std::error_code ignored;
+    if (std::filesystem::exists(files_.folder / kResultsFile, ignored)) return end_unfinished();
+    bar_.clear();
+    if (log_) log_->keep();
   }
 
   void show(const train::Progress& progress) {
@@ -234,6 +274,7 @@ class RunTraining {
   }
 
   const RunOptions& options_;
+  const std::vector<data::Item>& images_;
   const TrainingFiles& files_;
   const TrainingHooks& hooks_;
   bool quiet_;
@@ -298,12 +339,14 @@ TrainingReport train_adapter(const RunOptions& options, const RunData& data, con
   auto step_settings = step_options(options, data, texts, model, iterations);
   images.describe(step_settings);
   step_settings.processes = hooks.processes;
+  step_settings.memory_bytes =
+      activation_bytes(model.clip->device(), options.compute.deterministic, hooks.processes);
   engine::TrainingStep step(model.clip, adapter, prompts, step_settings);
   if (const std::string parts = step.parts(); !parts.empty() && !quiet) {
     std::cout << "memory     activations do not fit: " << parts << ", computed twice" << std::endl;
   }
 
-  RunTraining training(options, image_count, files, hooks);
+  RunTraining training(options, data.train, files, hooks);
   const train::NextBatch next_batch = images.batches(texts_of_pairs);
   const TrainingReport report = training.run(step, adapter, next_batch, model.clip);
   if (quiet) return report;

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <system_error>
+#include <type_traits>
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/io/json_text.hpp"
@@ -55,21 +56,25 @@ auto naming(const fs::path& file, const Reading& reading) {
   }
 }
 
+/// Of get<std::int64_t>(), a fraction or 1e300 would come out as some integer.
+std::int64_t integer(const ordered_json& value) {
+  return value.get_ref<const ordered_json::number_integer_t&>();
+}
+
 template <typename T>
 std::optional<T> optional_at(const ordered_json& object, const char* key) {
   const auto entry = object.find(key);
   if (entry == object.end() || entry->is_null()) return std::nullopt;
+  if constexpr (std::is_same_v<T, std::int64_t>) return integer(*entry);
   return entry->get<T>();
 }
 
-std::int64_t read_shots(const ordered_json& shots) {
-  return shots.is_string() ? kAllShots : shots.get<std::int64_t>();
-}
+std::int64_t read_shots(const ordered_json& shots) { return shots.is_string() ? kAllShots : integer(shots); }
 
 std::optional<ResumedFrom> read_resumed(const ordered_json& training) {
   const auto entry = training.find("resumed_from");
   if (entry == training.end() || entry->is_null()) return std::nullopt;
-  return ResumedFrom{entry->at("iteration").get<std::int64_t>(), entry->at("images").get<std::int64_t>()};
+  return ResumedFrom{integer(entry->at("iteration")), integer(entry->at("images"))};
 }
 
 std::size_t hash_of_test_set(const ordered_json& results) {
@@ -100,7 +105,7 @@ SavedRun read_fields(const ordered_json& results, const fs::path& file, const st
   run.fingerprint = results.value("fingerprint", "");
   settings.at("backbone").get_to(run.backbone);
   run.shots = read_shots(settings.at("shots"));
-  settings.at("seed").get_to(run.seed);
+  run.seed = integer(settings.at("seed"));
   run.method = settings.value("method", kLora);
   run.protocol = settings.value("protocol", kAllClasses);
   if (results.contains("retrieval")) {
@@ -109,9 +114,9 @@ SavedRun read_fields(const ordered_json& results, const fs::path& file, const st
     read_accuracies(results, run);
   }
   read_measures(results, run);
-  training.at("iterations").get_to(run.iterations);
-  training.at("images").get_to(run.images);
-  training.at("images_seen").get_to(run.images_seen);
+  run.iterations = integer(training.at("iterations"));
+  run.images = integer(training.at("images"));
+  run.images_seen = integer(training.at("images_seen"));
   run.resumed_from = read_resumed(training);
   run.loss = optional_at<double>(training, "loss");
   for (const auto& look : results.at("validation")) {
@@ -169,7 +174,9 @@ void tell_datasets_apart(std::vector<SavedRun>& runs) {
     std::set<std::string> paths;
   };
   const auto path_of = [](const SavedRun& run) {
-    return fs::path(run.settings.value("dataset", run.dataset)).lexically_normal().string();
+    const auto given = run.settings.find("dataset");
+    const bool is_text = given != run.settings.end() && given->is_string();
+    return fs::path(is_text ? given->get<std::string>() : run.dataset).lexically_normal().string();
   };
   std::map<std::pair<std::string, std::string>, Namesakes> by_name;  // and protocol: it chooses the classes
   for (const auto& run : runs) {
@@ -268,9 +275,9 @@ std::optional<double> SavedRun::seconds_of(const std::string& phase) const {
 std::optional<double> SavedRun::images_per_second() const {
   const auto training = seconds_of("training");
   if (!training || *training <= 0.0) return std::nullopt;
-  const std::int64_t images_before = resumed_from ? resumed_from->images : 0;
-  if (images_seen <= images_before) return std::nullopt;
-  return static_cast<double>(images_seen - images_before) / *training;
+  const double before = resumed_from ? static_cast<double>(resumed_from->images) : 0.0;
+  const double seen = static_cast<double>(images_seen) - before;
+  return seen > 0.0 ? std::optional(seen / *training) : std::nullopt;
 }
 
 SavedRun read_saved_run(const fs::path& file, const std::string& name) {
@@ -286,15 +293,13 @@ ClassResults read_class_results(const SavedRun& run) {
     const ordered_json& untouched = results.at("zero_shot").at("per_class");
     for (const auto& entry : results.at("per_class")) {
       const ordered_json& before = untouched.at(found.classes.size());
-      found.classes.push_back({entry.at("name").get<std::string>(), entry.at("total").get<std::int64_t>(),
-                               entry.at("correct").get<std::int64_t>(),
-                               optional_at<double>(entry, "accuracy"),
+      found.classes.push_back({entry.at("name").get<std::string>(), integer(entry.at("total")),
+                               integer(entry.at("correct")), optional_at<double>(entry, "accuracy"),
                                optional_at<double>(before, "accuracy")});
     }
     const auto classes = static_cast<std::int64_t>(found.classes.size());
     for (const auto& entry : results.at("confusion")) {
-      const train::Confusion count = {entry.at(0).get<std::int64_t>(), entry.at(1).get<std::int64_t>(),
-                                      entry.at(2).get<std::int64_t>()};
+      const train::Confusion count = {integer(entry.at(0)), integer(entry.at(1)), integer(entry.at(2))};
       if (std::min(count.label, count.predicted) < 0 || std::max(count.label, count.predicted) >= classes)
         throw DataError(source_of(file) + "confusion: " + io::brief(entry) + " names no class");
       found.confusion.push_back(count);

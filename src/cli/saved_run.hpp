@@ -19,7 +19,6 @@ namespace clip_lora::cli {
 
 inline constexpr const char* kResultsFile = "results.json";
 inline constexpr const char* kPredictionsFile = "predictions.csv";
-inline constexpr const char* kMetricsFile = "metrics.jsonl";
 
 /// Of results.json: what other versions of this program write has another one.
 inline constexpr int kResultsFormat = 1;

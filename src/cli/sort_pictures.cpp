@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <fstream>
 #include <iterator>
@@ -85,12 +84,8 @@ bool same_content(const fs::path& one, const fs::path& other) {
   return first && second && std::equal(Bytes(first), Bytes(), Bytes(second), Bytes());
 }
 
-/// A name in `folder` that no other process or thread uses. It is hidden, so that one which a killed run left
-/// there is no picture.
-fs::path temporary_name(const fs::path& folder) {
-  static std::atomic<unsigned> counter = 0;
-  return folder / (".clip_lora-" + std::to_string(::getpid()) + "-" + std::to_string(counter++) + ".tmp");
-}
+/// Hidden, so that one which a killed run left there is no picture.
+fs::path temporary_in(const fs::path& folder) { return folder / ".clip_lora"; }
 
 /// Gives `file` another name that nobody has. 0, or the reason why not: EEXIST if somebody has it, EXDEV if
 /// that would be another file system.
@@ -111,9 +106,9 @@ int flush_to_disk(const fs::path& path) {
 }
 
 /// Removes a temporary file unless it was renamed.
-struct Removed {
+struct RemovedFile {
   fs::path path;
-  ~Removed() {
+  ~RemovedFile() {
     std::error_code ignored;
     fs::remove(path, ignored);
   }
@@ -121,7 +116,7 @@ struct Removed {
 
 /// 0, or the reason why not; EEXIST if `target` is there.
 int copy(const fs::path& picture, const fs::path& target, bool flush) {
-  const Removed temporary{temporary_name(target.parent_path())};
+  const RemovedFile temporary{io::temporary_name(temporary_in(target.parent_path()))};
   std::error_code error;
   fs::copy_file(picture, temporary.path, error);
   if (!error) fs::last_write_time(temporary.path, fs::last_write_time(picture, error), error);
@@ -225,6 +220,7 @@ void PictureSorter::sort(const fs::path& picture, std::int64_t label, double pro
   const bool is_unsure = probability < threshold_;
   const fs::path folder =
       is_unsure ? folder_ / kUnsureFolder : class_folders_[static_cast<std::size_t>(label)];
+  if (looked_at_.insert(folder).second) io::remove_temporaries_of(temporary_in(folder));
   switch (place_picture(picture, folder, mode_)) {
     case Placement::kRenamed:
       ++renamed_;

@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 const std::string kAll = "all";
+constexpr std::size_t kMostRuns = 100'000;  // values of a few flags multiply to more than fits into memory
 
 /// Values of one flag, or of what belongs to it: each is {flag: value}.
 using Axis = std::vector<json>;
@@ -91,11 +92,9 @@ Axis grid_axis(const std::string& key, const json& values) {
 }
 
 void refuse_repetitions(const Axis& axis) {
-  for (std::size_t i = 0; i < axis.size(); ++i) {
-    if (std::find(axis.begin(), axis.begin() + static_cast<std::ptrdiff_t>(i), axis[i]) !=
-        axis.begin() + static_cast<std::ptrdiff_t>(i)) {
-      throw ConfigError("the sweep has " + axis[i].dump() + " twice");
-    }
+  std::set<json> seen;
+  for (const json& value : axis) {
+    if (!seen.insert(value).second) throw ConfigError("the sweep has " + value.dump() + " twice");
   }
 }
 
@@ -237,6 +236,10 @@ void require_part_in_one(const std::vector<SweepRun>& runs, const std::string& f
 std::vector<SweepRun> expand_grid(const SweepOptions& options) {
   std::vector<json> cells = {json::object()};
   for (const Axis& axis : axes_of(options)) {
+    if (cells.size() * axis.size() > kMostRuns) {
+      throw ConfigError("the sweep has more than " + std::to_string(kMostRuns) +
+                        " runs (hint: several sweeps can share --save_path)");
+    }
     std::vector<json> longer;
     for (const auto& cell : cells) {
       for (const auto& value : axis) {

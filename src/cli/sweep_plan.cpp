@@ -266,16 +266,22 @@ class Planner {
     }
   }
 
+  /// What cannot be read of the results has no part in the estimate.
   void add_finished(const PlannedRun& run, const std::string& device, double& seconds, double& operations) {
-    const auto results = io::read_json_object(run.folder / kResultsFile, "");
-    if (results.value("device", "") != device) return;
-    const auto& phases = results.at("seconds");
-    for (const char* phase : {"zero_shot", "training", "evaluation", "other_datasets"})
-      seconds += phases.value(phase, 0.0);
-    operations +=
-        operations_of(run.run.options, results.at("training").at("iterations").get<std::int64_t>(),
-                      static_cast<std::int64_t>(results.at("class_names").size()), tested_images(results));
-    ++plan_.finished_runs;
+    try {
+      const auto results = io::read_json_object(run.folder / kResultsFile, "");
+      if (results.at("device") != device) return;
+      const auto& phases = results.at("seconds");
+      double of_run = 0.0;
+      for (const char* phase : {"zero_shot", "training", "evaluation", "other_datasets"})
+        of_run += phases.value(phase, 0.0);
+      operations +=
+          operations_of(run.run.options, results.at("training").at("iterations").get<std::int64_t>(),
+                        static_cast<std::int64_t>(results.at("class_names").size()), tested_images(results));
+      seconds += of_run;
+      ++plan_.finished_runs;
+    } catch (const nlohmann::json::exception&) {
+    }
   }
 
   const SweepOptions& options_;

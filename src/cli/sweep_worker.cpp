@@ -16,6 +16,7 @@
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/io/lease.hpp"
+#include "error_text.hpp"
 #include "retrieval_run.hpp"
 #include "run_results.hpp"
 #include "saved_run.hpp"
@@ -149,7 +150,7 @@ class Worker {
     } catch (const Error& error) {
       fail(run, error.what());
     } catch (const std::exception& error) {
-      fail(run, error.what());
+      fail(run, error_text(error));
       recover(run);
     }
     return Attempt::kWorked;

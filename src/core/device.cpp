@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <limits>
 
 #include "clip_lora/core/errors.hpp"
@@ -108,6 +109,27 @@ std::int64_t free_memory_bytes(at::Device device) {
 #endif
   TORCH_CHECK(device.is_cpu(), "free_memory_bytes: ", device);
   return std::numeric_limits<std::int64_t>::max();
+}
+
+std::int64_t total_memory_bytes(at::Device device) {
+  TORCH_CHECK(device.is_cuda(), "total_memory_bytes: ", device);
+#ifdef CLIP_LORA_WITH_CUDA
+  return static_cast<std::int64_t>(at::cuda::getDeviceProperties(device.index())->totalGlobalMem);
+#else
+  return 0;
+#endif
+}
+
+void be_deterministic(bool deterministic) {
+  static int usual_threads = 0;  // of who has never asked for it, nothing is touched
+  if (!deterministic && usual_threads == 0) return;
+  if (usual_threads == 0) usual_threads = at::get_num_threads();
+  at::set_num_threads(deterministic ? 1 : usual_threads);
+  at::Context& context = at::globalContext();
+  if (deterministic)
+    ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);  // else cuBLAS is refused
+  context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+  context.setDeterministicFillUninitializedMemory(false);
 }
 
 std::optional<std::int64_t> peak_memory_bytes([[maybe_unused]] at::Device device) {

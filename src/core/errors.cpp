@@ -29,6 +29,8 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
   std::string nearest;
   std::size_t best = limit + 1;
   for (const auto& candidate : candidates) {
+    const auto [shorter, longer] = std::minmax({name.size(), candidate.size()});
+    if (longer - shorter >= best) continue;  // so many edits at least; a name may be of any length
     const std::size_t distance = edit_distance(name, candidate);
     if (distance < best) {
       best = distance;

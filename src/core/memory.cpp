@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kUnknown = std::uint64_t{1} << 30;
+constexpr std::uint64_t kAssumedBytes = std::uint64_t{1} << 30;
 
 /// The number after `key` in a file of lines "key number …".
 std::optional<std::uint64_t> number_after(const fs::path& path, const std::string& key) {
@@ -105,12 +105,12 @@ std::uint64_t available_memory_bytes(const fs::path& root) {
     const auto left = left_in_hierarchy(root, hierarchy);
     if (left) least = std::min(*left, least.value_or(*left));
   }
-  return least.value_or(kUnknown);
+  return least.value_or(kAssumedBytes);
 }
 
-std::uint64_t peak_resident_bytes() {
-  return number_after("/proc/self/status", "VmHWM:").value_or(0) * 1024;
-}
+std::string megabytes(std::uint64_t bytes) { return std::to_string(bytes / 1'000'000) + " MB"; }
+
+std::uint64_t peak_resident_bytes() { return number_after("/proc/self/status", "VmHWM:").value_or(0) * 1024; }
 
 void reset_peak_resident() {
   std::ofstream("/proc/self/clear_refs") << "5";  // proc_pid_clear_refs(5): resets VmHWM

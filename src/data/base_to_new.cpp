@@ -8,7 +8,7 @@ namespace clip_lora::data {
 namespace {
 
 /// Labels begin … end − 1.
-struct Labels {
+struct LabelRange {
   int begin = 0;
   int end = 0;
 };
@@ -20,7 +20,7 @@ int class_count(const Dataset& dataset) {
                   (count == 1 ? " class" : " classes") + ", expected at least two to have base and new ones");
 }
 
-std::vector<Item> items_of(const std::vector<Item>& items, const Labels& labels) {
+std::vector<Item> items_of(const std::vector<Item>& items, const LabelRange& labels) {
   std::vector<Item> kept;
   for (const Item& item : items) {
     if (item.label >= labels.begin && item.label < labels.end)
@@ -29,7 +29,7 @@ std::vector<Item> items_of(const std::vector<Item>& items, const Labels& labels)
   return kept;
 }
 
-Dataset part_of(const Dataset& dataset, const Labels& labels) {
+Dataset part_of(const Dataset& dataset, const LabelRange& labels) {
   Dataset part;
   part.name = dataset.name;
   part.class_names.assign(dataset.class_names.begin() + labels.begin,
@@ -55,7 +55,7 @@ Dataset new_classes(const Dataset& dataset) {
 }
 
 FewShot base_classes(const FewShot& few_shot, const Dataset& dataset) {
-  const Labels base = {0, base_class_count(class_count(dataset))};
+  const LabelRange base = {0, base_class_count(class_count(dataset))};
   const auto names_begin = dataset.class_names.begin();
   FewShot kept;
   kept.train = items_of(few_shot.train, base);

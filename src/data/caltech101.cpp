@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_caltech101(const std::filesystem::path& folder) {
   return read_coop_folder("caltech101", folder, "101_ObjectCategories", "split_zhou_Caltech101.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark caltech101() {
           .folders = {"caltech-101", "Caltech101"},
           .contents = "101_ObjectCategories/ and split_zhou_Caltech101.json",
           .templates = {"a photo of a {}."},
-          .read = read};
+          .read = read_caltech101};
 }
 
 }  // namespace clip_lora::data

@@ -10,7 +10,7 @@
 namespace clip_lora::data {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr std::size_t kLongestReason = 200;  // the JSON parser quotes what it has read, however long that is
 
@@ -24,7 +24,7 @@ class Reader {
   explicit Reader(const std::filesystem::path& file) : file_(file) {}
 
   ClassNames from_json(const std::string& text) {
-    const Json json = parse(text);
+    const OrderedJson json = parse(text);
     if (json.is_array()) {
       for (std::size_t i = 0; i < json.size(); ++i) add(string_in(json[i], "entry " + std::to_string(i)));
     } else if (json.is_object()) {
@@ -88,25 +88,25 @@ class Reader {
              "in a JSON array)");
   }
 
-  Json parse(const std::string& text) const {
+  OrderedJson parse(const std::string& text) const {
     std::set<std::string> folders;
-    const auto watch = [&](int depth, Json::parse_event_t event, const Json& value) {
-      const bool opens =
-          event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
+    const auto watch = [&](int depth, OrderedJson::parse_event_t event, const OrderedJson& value) {
+      const bool opens = event == OrderedJson::parse_event_t::object_start ||
+                         event == OrderedJson::parse_event_t::array_start;
       if (opens && depth > 0) fail(file_, "a list or an object is nested in it, expected names");
-      if (event == Json::parse_event_t::key && !folders.insert(value.get<std::string>()).second) {
+      if (event == OrderedJson::parse_event_t::key && !folders.insert(value.get<std::string>()).second) {
         fail(file_, "'" + value.get<std::string>() + "' is named twice");
       }
       return true;
     };
     try {
-      return Json::parse(text, watch);
-    } catch (const Json::exception& error) {
+      return OrderedJson::parse(text, watch);
+    } catch (const OrderedJson::exception& error) {
       fail(file_, "it is not valid JSON: " + std::string(error.what()).substr(0, kLongestReason));
     }
   }
 
-  std::string string_in(const Json& value, const std::string& where) {
+  std::string string_in(const OrderedJson& value, const std::string& where) {
     where_ = where + ": ";
     if (!value.is_string()) {
       fail(file_, where_ + "a name is a JSON " + value.type_name() + ", expected a string");

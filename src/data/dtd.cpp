@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_dtd(const std::filesystem::path& folder) {
   return read_coop_folder("dtd", folder, "images", "split_zhou_DescribableTextures.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark dtd() {
           .folders = {"dtd", "DTD"},
           .contents = "images/ and split_zhou_DescribableTextures.json",
           .templates = {"{} texture."},
-          .read = read};
+          .read = read_dtd};
 }
 
 }  // namespace clip_lora::data

@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_eurosat(const std::filesystem::path& folder) {
   return read_coop_folder("eurosat", folder, "2750", "split_zhou_EuroSAT.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark eurosat() {
           .folders = {"eurosat"},
           .contents = "2750/ and split_zhou_EuroSAT.json",
           .templates = {"a centered satellite photo of {}."},
-          .read = read};
+          .read = read_eurosat};
 }
 
 }  // namespace clip_lora::data

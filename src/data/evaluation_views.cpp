@@ -20,8 +20,6 @@ namespace fs = std::filesystem;
 
 constexpr int kNoFile = -1;
 
-std::string megabytes(std::uint64_t bytes) { return std::to_string(bytes / 1'000'000) + " MB"; }
-
 fs::path folder_of(const EvaluationViewsOptions& options) {
   if (!options.folder.empty()) return options.folder;
   std::error_code error;

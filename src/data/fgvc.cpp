@@ -47,7 +47,7 @@ void require_files(const fs::path& folder) {
   }
 }
 
-Dataset read(const fs::path& folder) {
+Dataset read_fgvc(const fs::path& folder) {
   require_files(folder);
   Dataset dataset;
   dataset.name = "fgvc";
@@ -72,7 +72,7 @@ Benchmark fgvc() {
           .folders = {"fgvc_aircraft"},
           .contents = "images/, variants.txt and images_variant_{train,val,test}.txt",
           .templates = {"a photo of a {}, a type of aircraft."},
-          .read = read};
+          .read = read_fgvc};
 }
 
 }  // namespace clip_lora::data

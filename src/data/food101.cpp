@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_food101(const std::filesystem::path& folder) {
   return read_coop_folder("food101", folder, "images", "split_zhou_Food101.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark food101() {
           .folders = {"food-101", "Food101"},
           .contents = "images/ and split_zhou_Food101.json",
           .templates = {"a photo of {}, a type of food."},
-          .read = read};
+          .read = read_food101};
 }
 
 }  // namespace clip_lora::data

@@ -51,7 +51,7 @@ struct FolderId {
 };
 
 /// Whether the entry is a folder, or a link to one. A link to nowhere is a file, as in Python.
-bool is_folder(const dirent& entry, const std::string& parent) {
+bool names_a_folder(const dirent& entry, const std::string& parent) {
   if (entry.d_type == DT_DIR) return true;
   if (entry.d_type != DT_LNK && entry.d_type != DT_UNKNOWN) return false;
   struct stat status {};
@@ -77,7 +77,7 @@ FolderId visit_entries(const std::string& folder, HiddenFiles hidden, const Visi
     if (entry == nullptr) break;
     const std::string_view name = entry->d_name;
     if (name == "." || name == ".." || (hidden == HiddenFiles::kSkip && name.starts_with('.'))) continue;
-    visit(name, is_folder(*entry, folder));
+    visit(name, names_a_folder(*entry, folder));
   }
   if (errno != 0) fail(folder, "cannot be read: " + reason());
   return {status.st_dev, status.st_ino};

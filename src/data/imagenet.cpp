@@ -115,7 +115,7 @@ std::vector<Item> items_of(std::vector<ClassFolder> classes) {
   return items;
 }
 
-Dataset read(const fs::path& folder) {
+Dataset read_imagenet(const fs::path& folder) {
   const fs::path images = find_image_folder(folder);
   std::vector<ClassFolder> test = list_classes(images / "val");
   std::vector<ClassFolder> train = list_classes(images / "train");
@@ -141,7 +141,7 @@ Benchmark imagenet() {
           .folders = {"imagenet"},
           .contents = "images/train/ and images/val/, or train/ and val/, of class folders",
           .templates = text::imagenet_templates(),
-          .read = read};
+          .read = read_imagenet};
 }
 
 }  // namespace clip_lora::data

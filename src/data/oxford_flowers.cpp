@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_oxford_flowers(const std::filesystem::path& folder) {
   return read_coop_folder("oxford_flowers", folder, "jpg", "split_zhou_OxfordFlowers.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark oxford_flowers() {
           .folders = {"oxford_flowers", "Flower102"},
           .contents = "jpg/ and split_zhou_OxfordFlowers.json",
           .templates = {"a photo of a {}, a type of flower."},
-          .read = read};
+          .read = read_oxford_flowers};
 }
 
 }  // namespace clip_lora::data

@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_oxford_pets(const std::filesystem::path& folder) {
   return read_coop_folder("oxford_pets", folder, "images", "split_zhou_OxfordPets.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark oxford_pets() {
           .folders = {"oxford_pets", "OxfordPets"},
           .contents = "images/ and split_zhou_OxfordPets.json",
           .templates = {"a photo of a {}, a type of pet."},
-          .read = read};
+          .read = read_oxford_pets};
 }
 
 }  // namespace clip_lora::data

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kSubset = 200;  // classes of ImageNet-A and ImageNet-R
 
-[[noreturn]] void fail(const std::string& name, const std::string& reason) {
+[[noreturn]] void refuse(const std::string& name, const std::string& reason) {
   throw DataError("data set '" + name + "': " + reason);
 }
 
@@ -32,7 +32,7 @@ ShiftedImages read_imagenet_v2(const fs::path& folder, const fs::path& /*root_pa
     const bool is_number = is_digits(of_class.name) && of_class.name.size() <= kLongest;
     const int label = is_number ? std::stoi(of_class.name) : kImageNetClasses;
     if (label == kImageNetClasses || std::to_string(label) != of_class.name) {
-      fail(found.name, "'" + (folder / of_class.name).string() + "' is no class folder, expected 0 to 999");
+      refuse(found.name, "'" + (folder / of_class.name).string() + "' is no class folder, expected 0 to 999");
     }
     add_items(found.items, of_class, label);
   }
@@ -55,7 +55,7 @@ ShiftedImages read_wordnet_folders(const std::string& name, std::vector<ClassFol
     add_items(found.items, of_class, label);
     found.counted_labels.push_back(label);
   }
-  if (!unknown.empty()) fail(name, "class folders that are none of ImageNet's: " + join_quoted(unknown));
+  if (!unknown.empty()) refuse(name, "class folders that are none of ImageNet's: " + join_quoted(unknown));
   if (found.counted_labels.size() == kImageNetClasses) found.counted_labels.clear();  // all
   return found;
 }
@@ -92,12 +92,12 @@ std::vector<ClassFolder> list_shifted_classes(const std::string& name, const fs:
     if (of_class.images.empty()) empty.push_back(of_class.name);
   }
   if (!empty.empty()) {
-    fail(name, "'" + folder.string() + "': class folders without pictures: " + join_quoted(empty));
+    refuse(name, "'" + folder.string() + "': class folders without pictures: " + join_quoted(empty));
   }
   if (classes.size() != expected) {
-    fail(name, "'" + folder.string() + "' has " + std::to_string(classes.size()) +
-                   " class folders, expected " + std::to_string(expected) +
-                   " (hint: DATASETS.md shows the tree)");
+    refuse(name, "'" + folder.string() + "' has " + std::to_string(classes.size()) +
+                     " class folders, expected " + std::to_string(expected) +
+                     " (hint: DATASETS.md shows the tree)");
   }
   return classes;
 }

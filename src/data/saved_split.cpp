@@ -13,7 +13,7 @@ namespace clip_lora::data {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr auto kImageFolder = "image_folder";
 
@@ -22,12 +22,12 @@ fs::path folder_of(const fs::path& file) {
   return file.has_parent_path() ? file.parent_path() : fs::path(".");
 }
 
-std::string dumped(const Json& json) {
+std::string dumped(const OrderedJson& json) {
   try {
     return json.dump();
-  } catch (const Json::type_error&) {
+  } catch (const OrderedJson::type_error&) {
     throw DataError("a split in JSON cannot name " +
-                    json.dump(-1, ' ', false, Json::error_handler_t::replace) +
+                    json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) +
                     ", which is not valid UTF-8 (hint: rename the file or folder)");
   }
 }
@@ -44,13 +44,14 @@ std::string entries(const std::vector<Item>& items, const Dataset& dataset, cons
   for (const Item& item : items) {
     const auto& name = dataset.class_names[static_cast<std::size_t>(item.label)];
     text += text.empty() ? "\n" : ",\n";
-    text += dumped(Json::array({path_below(image_folder, item.image), item.label, name}));
+    text += dumped(OrderedJson::array({path_below(image_folder, item.image), item.label, name}));
   }
   return text;
 }
 
 /// `keys` and the three splits.
-void write_split(const fs::path& file, const Dataset& dataset, const fs::path& image_folder, Json keys) {
+void write_split(const fs::path& file, const Dataset& dataset, const fs::path& image_folder,
+                 OrderedJson keys) {
   const fs::path folder = image_folder.empty() ? fs::path(".") : image_folder;
   std::error_code error;
   const fs::path from_file = fs::relative(folder, folder_of(file), error);
@@ -60,10 +61,11 @@ void write_split(const fs::path& file, const Dataset& dataset, const fs::path& i
   text += "\"train\": [" + entries(dataset.train, dataset, folder);
   text += "],\n\"val\": [" + entries(dataset.val, dataset, folder);
   text += "],\n\"test\": [" + entries(dataset.test, dataset, folder) + "]}\n";
+  io::remove_temporaries_of(file);
   io::write_atomically(file, text);
 }
 
-Json keys_from(const SplitOptions& options) {
+OrderedJson keys_from(const SplitOptions& options) {
   return {{"test_fraction", options.test_fraction},
           {"val_fraction", options.val_fraction},
           {"seed", options.seed}};
@@ -151,7 +153,7 @@ class KeptSplit {
 
   void require_same_options(const SplitOptions& options) const {
     const nlohmann::json kept = read_split_json(file_);
-    const Json wanted = keys_from(options);
+    const OrderedJson wanted = keys_from(options);
     for (const auto& [key, expected] : wanted.items()) {
       if (!kept.contains(key) || !kept[key].is_number()) {
         fail("it has no number under '" + key + "', which kept splits have");
@@ -215,7 +217,7 @@ fs::path image_folder_of(const fs::path& split_file) {
 }
 
 void write_coop_split(const fs::path& file, const Dataset& dataset, const fs::path& image_folder) {
-  write_split(file, dataset, image_folder, Json::object());
+  write_split(file, dataset, image_folder, OrderedJson::object());
 }
 
 Dataset split_or_reuse(const UnsplitData& data, const fs::path& image_folder,

@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_shapes(const std::filesystem::path& folder) {
   return read_coop_folder("shapes", folder, "images", "split_zhou_Shapes.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark shapes() {
           .folders = {"shapes"},
           .contents = "images/ and split_zhou_Shapes.json",
           .templates = {"a photo of a {}."},
-          .read = read};
+          .read = read_shapes};
 }
 
 }  // namespace clip_lora::data

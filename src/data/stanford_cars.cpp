@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_stanford_cars(const std::filesystem::path& folder) {
   return read_coop_folder("stanford_cars", folder, "", "split_zhou_StanfordCars.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark stanford_cars() {
           .folders = {"stanford_cars", "StanfordCars"},
           .contents = "cars_train/, cars_test/ and split_zhou_StanfordCars.json",
           .templates = {"a photo of a {}."},
-          .read = read};
+          .read = read_stanford_cars};
 }
 
 }  // namespace clip_lora::data

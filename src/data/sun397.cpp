@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_sun397(const std::filesystem::path& folder) {
   return read_coop_folder("sun397", folder, "SUN397", "split_zhou_SUN397.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark sun397() {
           .folders = {"sun397", "SUN397"},
           .contents = "SUN397/ and split_zhou_SUN397.json",
           .templates = {"a photo of a {}."},
-          .read = read};
+          .read = read_sun397};
 }
 
 }  // namespace clip_lora::data

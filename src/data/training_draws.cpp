@@ -5,14 +5,13 @@
 #include <utility>
 
 #include "clip_lora/core/log.hpp"
+#include "clip_lora/core/memory.hpp"
 #include "clip_lora/core/share.hpp"
 #include "decoded_pictures.hpp"
 #include "training_order.hpp"
 
 namespace clip_lora::data {
 namespace {
-
-std::string megabytes(std::uint64_t bytes) { return std::to_string(bytes / 1'000'000) + " MB"; }
 
 ops::ViewRequest make_request(const DecodedPictures::Picture& picture, const image::TrainingView& view) {
   return {.begin = picture.begin,

@@ -4,7 +4,7 @@
 namespace clip_lora::data {
 namespace {
 
-Dataset read(const std::filesystem::path& folder) {
+Dataset read_ucf101(const std::filesystem::path& folder) {
   return read_coop_folder("ucf101", folder, "UCF-101-midframes", "split_zhou_UCF101.json");
 }
 
@@ -16,7 +16,7 @@ Benchmark ucf101() {
           .folders = {"ucf101", "UCF101"},
           .contents = "UCF-101-midframes/ and split_zhou_UCF101.json",
           .templates = {"a photo of a person doing {}."},
-          .read = read};
+          .read = read_ucf101};
 }
 
 }  // namespace clip_lora::data

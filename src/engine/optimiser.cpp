@@ -15,6 +15,11 @@ ops::AdamWOptions adamw_options(const OptimiserOptions& options, std::int64_t to
           .average_decay = options.average_decay};
 }
 
+ops::LossScaling loss_scaling_for(at::ScalarType type) {
+  if (type == at::kHalf) return {.enabled = true};
+  return {.enabled = true, .growth_factor = 1.0, .backoff_factor = 1.0};
+}
+
 double learning_rate_at(const OptimiserOptions& options, std::int64_t iteration, std::int64_t total) {
   return ops::learning_rate_at(adamw_options(options, total), iteration);
 }

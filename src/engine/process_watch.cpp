@@ -12,8 +12,8 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kSignInterval = 500ms;
-constexpr auto kLookInterval = 50ms;  // of who waits for others
-constexpr auto kSilence = 60s;        // after which a process is held for lost
+constexpr auto kWatchInterval = 50ms;  // of who waits for others
+constexpr auto kSilence = 60s;         // after which a process is held for lost
 constexpr auto kSilenceAfterFailure = 5s;
 constexpr auto kExplanationTime = 8s;
 
@@ -76,7 +76,7 @@ void ProcessWatch::wait_for_all(std::chrono::milliseconds start_timeout) {
               std::to_string(size_) + " did not come within " + seconds(start_timeout));
     }
     if (const auto message = store_->get_to_str(kLossKey); message != kNoLoss) give_up(message);
-    std::this_thread::sleep_for(kLookInterval);
+    std::this_thread::sleep_for(kWatchInterval);
   }
   for (int i = 0; i < size_; ++i) {
     const std::string entry = store_->get_to_str(process_key(i));
@@ -97,7 +97,7 @@ void ProcessWatch::give_up(const std::string& message) {
   };
   // The store ends with process 0.
   const auto until = Clock::now() + kExplanationTime;
-  while (rank_ == 0 && Clock::now() < until && !all_know()) std::this_thread::sleep_for(kLookInterval);
+  while (rank_ == 0 && Clock::now() < until && !all_know()) std::this_thread::sleep_for(kWatchInterval);
   throw Error(message);
 }
 
@@ -149,7 +149,7 @@ std::string ProcessWatch::explain(const std::string& error) {
       if (loss_) return *loss_;
       if (is_last_look) return "a collective of " + std::to_string(size_) + " processes failed: " + error;
     }
-    std::this_thread::sleep_for(kLookInterval);
+    std::this_thread::sleep_for(kWatchInterval);
   }
 }
 
@@ -190,7 +190,7 @@ void ProcessWatch::wait_for_others(std::chrono::milliseconds limit) {
       return;
     }
     if (all_have_ended()) return;
-    std::this_thread::sleep_for(kLookInterval);
+    std::this_thread::sleep_for(kWatchInterval);
   }
 }
 

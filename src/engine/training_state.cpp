@@ -3,10 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <memory>
 #include <sstream>
 #include <string>
 
 #include "clip_lora/core/errors.hpp"
+#include "replay.hpp"
 
 namespace clip_lora::engine {
 namespace {
@@ -30,7 +32,30 @@ void require_same_form(const io::StateDict& state, const io::StateDict& expected
   }
 }
 
+at::Tensor copied_to_host(const at::Tensor& source) {
+  const auto options = at::TensorOptions(source.scalar_type()).pinned_memory(source.is_cuda());
+  return at::empty(source.sizes(), options).copy_(source, /*non_blocking=*/true);
+}
+
 }  // namespace
+
+std::function<Measurements()> copy_to_host(const at::Tensor& measured, const at::Tensor& counters,
+                                           bool scales_loss) {
+  const at::NoGradGuard no_grad;
+  const auto arrived = std::make_shared<Moment>();
+  const at::Tensor here = copied_to_host(measured), counted = copied_to_host(counters);
+  arrived->mark_current_stream(measured.device());
+  return [here, counted, arrived, scales_loss] {
+    arrived->wait();
+    const float* values = here.const_data_ptr<float>();
+    const double* counts = counted.const_data_ptr<double>();
+    return Measurements{.loss = values[kLoss],
+                        .gradient_norm = values[kGradientNorm],
+                        .loss_scale = values[kLossScale],
+                        .scales_loss = scales_loss,
+                        .skipped = static_cast<std::int64_t>(counts[0] - counts[1])};
+  };
+}
 
 void require_possible_state(const io::StateDict& state, const io::StateDict& expected,
                             std::int64_t total_iterations, bool scales_loss) {

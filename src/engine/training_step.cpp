@@ -29,9 +29,6 @@ constexpr double kInitialLossScale = 1024.0;
 constexpr double kUsableMemory = 0.9;  // the rest is for temporaries and the allocator's waste
 constexpr std::int64_t kEverything = std::int64_t{1} << 40;
 
-/// Where a measurement stands.
-enum Measured { kLoss, kGradientNorm, kLossScale };
-
 }  // namespace
 
 class TrainingStep::Impl {
@@ -54,7 +51,7 @@ class TrainingStep::Impl {
         trains_text_(adapter.adapts(lora::Tower::kText)),
         trains_vision_(adapter.adapts(lora::Tower::kVision)),
         measured_(at::tensor({0.0F, 0.0F, 1.0F}).to(device_)),
-        loss_scaling_{.enabled = clip_->dtype() == at::kHalf} {
+        loss_scaling_(loss_scaling_for(clip_->dtype())) {
     const at::NoGradGuard no_grad;
     if (has_fixed_prompts()) check_options(prompts.ids.size(0));
     optimiser_.parameters = updates_.parameters();
@@ -63,7 +60,7 @@ class TrainingStep::Impl {
     optimiser_.first_moments = at::zeros_like(optimiser_.parameters);
     optimiser_.second_moments = at::zeros_like(optimiser_.parameters);
     optimiser_.counters = at::zeros({4}, at::TensorOptions(device_).dtype(at::kDouble));
-    if (loss_scaling_.enabled) optimiser_.counters[2] = kInitialLossScale;
+    optimiser_.counters[2] = scales_loss() ? kInitialLossScale : 1.0;
     if (options_.optimiser.average_decay > 0.0) optimiser_.averages = optimiser_.parameters.clone();
     plan(prompts);
     clip_->train();  // for as long as the step lives
@@ -110,17 +107,7 @@ class TrainingStep::Impl {
   }
 
   std::function<Measurements()> measure() const {
-    const at::NoGradGuard no_grad;
-    const at::Tensor host =
-        at::empty(measured_.sizes(), at::TensorOptions(at::kFloat).pinned_memory(device_.is_cuda()));
-    host.copy_(measured_, /*non_blocking=*/true);
-    const auto arrived = std::make_shared<Moment>();
-    arrived->mark_current_stream(device_);
-    return [host, arrived] {
-      arrived->wait();
-      const float* values = host.const_data_ptr<float>();
-      return Measurements{values[kLoss], values[kGradientNorm], values[kLossScale]};
-    };
+    return copy_to_host(measured_, optimiser_.counters, scales_loss());
   }
 
   void show_averages(bool shown) {
@@ -144,15 +131,16 @@ class TrainingStep::Impl {
   /// In place, as the graphs know the tensors' addresses.
   void load_state(const io::StateDict& state) {
     const io::StateDict here = changing_tensors();
-    require_possible_state(state, here, options_.total_iterations, loss_scaling_.enabled);
+    require_possible_state(state, here, options_.total_iterations, scales_loss());
     const at::NoGradGuard no_grad;
     for (const auto& [name, tensor] : here) tensor.copy_(state.at(name));
+    if (!scales_loss()) optimiser_.counters[2] = 1.0;  // older states have no scale there
     iteration_ = static_cast<std::int64_t>(optimiser_.counters[0].item<double>());
   }
 
   std::int64_t iteration() const { return iteration_; }
   const TrainingStepOptions& options() const { return options_; }
-  double loss_scale() const { return loss_scaling_.enabled ? optimiser_.counters[2].item<double>() : 1.0; }
+  double loss_scale() const { return optimiser_.counters[2].item<double>(); }
 
   std::string parts() const {
     const std::size_t images =
@@ -199,6 +187,7 @@ class TrainingStep::Impl {
     return tensors;
   }
 
+  bool scales_loss() const { return clip_->dtype() == at::kHalf; }
   bool has_fixed_prompts() const { return options_.loss == Loss::kCrossEntropy; }
   /// Texts of a batch do so if they are encoded at once, all in this process.
   bool texts_stay_in_place() const {
@@ -391,7 +380,7 @@ at::Tensor TrainingStep::Impl::image_features(const std::vector<Chunk>& chunks) 
 ops::ContrastiveLoss TrainingStep::Impl::loss_of(const at::Tensor& image_features,
                                                  const at::Tensor& text_features, const Batch& batch) {
   at::Tensor loss_scale;
-  if (loss_scaling_.enabled) {
+  if (scales_loss()) {
     loss_scale = measured_.narrow(0, kLossScale, 1).copy_(optimiser_.counters.narrow(0, 2, 1));
   }
   return batch_loss(options_, {image_features, text_features, batch.labels, batch.own, loss_scale},
@@ -451,7 +440,7 @@ void TrainingStep::Impl::compute_share(const Batch& batch, const BatchTexts* tex
 void TrainingStep::Impl::measure_gradients() {
   at::Tensor norm = measured_.select(0, kGradientNorm);
   at::linalg_vector_norm_out(norm, optimiser_.gradients, 2.0);
-  if (loss_scaling_.enabled) norm.div_(measured_.select(0, kLossScale));
+  if (scales_loss()) norm.div_(measured_.select(0, kLossScale));
 }
 
 TrainingStep::TrainingStep(model::Clip clip, const lora::Adapter& adapter, const model::Prompts& prompts,

@@ -30,7 +30,7 @@ namespace {
 
 constexpr int kColor = cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION;
 
-constexpr std::size_t kSignatureBytes = 16;      // file_kind looks at no more
+constexpr std::size_t kKindBytes = 16;           // file_kind looks at no more
 constexpr std::size_t kMaxFileBytes = 1U << 30;  // the largest BMP that is decoded has 0.7 GB
 
 [[noreturn]] void refuse(FileKind kind) {
@@ -70,7 +70,7 @@ std::vector<std::uint8_t> read_bytes(const std::filesystem::path& path, std::siz
     file.read(reinterpret_cast<char*>(bytes.data() + begin), static_cast<std::streamsize>(end - begin));
     require(file.good());
   };
-  read_up_to(std::min(size, kSignatureBytes));
+  read_up_to(std::min(size, kKindBytes));
   const FileKind kind = file_kind(bytes);
   if (kind == FileKind::kTiff || kind == FileKind::kUnknown) refuse(kind);
   if (size > kMaxFileBytes) {
@@ -136,14 +136,17 @@ Image decode_bytes(const std::vector<std::uint8_t>& bytes, Orientation orientati
   switch (kind) {
     case FileKind::kJpeg: {
       const JpegFrame frame = read_jpeg_frame(bytes);
+      require_plausible_size({frame.height, frame.width}, bytes.size());
       return upright_if(orientation, decode_jpeg(bytes, frame, std::move(memory)), frame.exif);
     }
     case FileKind::kPng: {
       const Png png = strip_png(bytes);
+      require_plausible_size(png.size, bytes.size());
       return upright_if(orientation, decode_png(png), png.exif);
     }
     case FileKind::kWebp:
       check_webp(bytes);
+      require_plausible_size(webp_size(bytes), bytes.size());
       return upright_if(orientation, image_from(decode_with_opencv(bytes, kColor)), webp_exif(bytes));
     case FileKind::kBmp:
       return decode_bmp(bytes);

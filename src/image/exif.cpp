@@ -17,7 +17,7 @@ constexpr std::uint32_t kShort = 3;  // types of values, of two and of four byte
 constexpr std::uint32_t kLong = 4;
 constexpr std::uint64_t kEntryBytes = 12;  // tag, type (two bytes each), number of values, value (four each)
 
-constexpr std::size_t kChannels = 3;
+constexpr std::size_t kPixelBytes = 3;
 
 }  // namespace
 
@@ -61,7 +61,7 @@ Image turn_upright(Image image, int orientation) {
       if (from_the_right) column = image.width - 1 - column;
       const std::size_t pixel = static_cast<std::size_t>(row) * static_cast<std::size_t>(image.width) +
                                 static_cast<std::size_t>(column);
-      out = std::copy_n(image.rgb.data() + pixel * kChannels, kChannels, out);
+      out = std::copy_n(image.rgb.data() + pixel * kPixelBytes, kPixelBytes, out);
     }
   }
   return upright;

@@ -50,4 +50,15 @@ void require_decodable_size(std::uint64_t height, std::uint64_t width) {
   }
 }
 
+void require_plausible_size(const ImageSize& size, std::size_t file_bytes) {
+  constexpr std::uint64_t kAnyway = 32U << 20;       // pixels that may be of one colour
+  constexpr std::uint64_t kMostPixelsPerByte = 400;  // a JPEG of one colour has 170 at most, a PNG of RGB 344
+  const std::uint64_t pixels =
+      static_cast<std::uint64_t>(size.height) * static_cast<std::uint64_t>(size.width);
+  if (pixels <= kAnyway || pixels / kMostPixelsPerByte <= file_bytes) return;
+  throw DataError("the picture has " + std::to_string(size.width) + " x " + std::to_string(size.height) +
+                  " pixels by its header, but the file only " + std::to_string(file_bytes) +
+                  " bytes (hint: it is damaged, or of one colour)");
+}
+
 }  // namespace clip_lora::image

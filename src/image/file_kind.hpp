@@ -21,6 +21,10 @@ FileKind file_kind(Bytes bytes);
 /// Throws DataError if [height, width] has no pixel, or more than Pillow opens.
 void require_decodable_size(std::uint64_t height, std::uint64_t width);
 
+/// Throws DataError for a large picture in a file of so few bytes that it could be of one colour at best: memory for
+/// hundreds of megabytes of pixels should not be taken on a few bytes' word.
+void require_plausible_size(const ImageSize& size, std::size_t file_bytes);
+
 /// Whether `text` stands at `offset`.
 bool has_at(Bytes bytes, std::size_t offset, std::string_view text);
 

@@ -188,6 +188,7 @@ Image decode_gif(Bytes bytes) {
   const Reader gif(source);
   const std::optional<int> transparent = find_first_frame(gif);
   const ImageSize size = canvas_size(gif);
+  require_plausible_size(size, bytes.size());
   const Palette palette = frame_palette(gif);
   Image canvas = make_canvas(size, palette[static_cast<std::size_t>(transparent.value_or(0))]);
   paint_frame(gif, palette, canvas);

@@ -21,7 +21,7 @@ struct DestroyHandle {
 };
 
 /// [height, width, channels of `format`]. The default flags are Pillow's decoder: accurate inverse DCT,
-/// smooth upsampling of the chroma.
+/// smooth upsampling of the chroma. Beyond 500 scans, each of which may be a few bytes for all pixels, it gives up.
 std::vector<std::uint8_t> decompress(Bytes bytes, const JpegFrame& frame, TJPF format,
                                      std::vector<std::uint8_t> pixels) {
   const std::unique_ptr<void, DestroyHandle> decompressor(tjInitDecompress());
@@ -32,7 +32,7 @@ std::vector<std::uint8_t> decompress(Bytes bytes, const JpegFrame& frame, TJPF f
   pixels.resize(size);
   const int status =
       tjDecompress2(decompressor.get(), bytes.data(), static_cast<unsigned long>(bytes.size()), pixels.data(),
-                    frame.width, /*pitch=*/0, frame.height, format, /*flags=*/0);
+                    frame.width, /*pitch=*/0, frame.height, format, TJFLAG_LIMITSCANS);
   // A warning is about damage that libjpeg steps over, as it does in Pillow.
   if (status != 0 && tjGetErrorCode(decompressor.get()) != TJERR_WARNING) {
     throw DataError("its data are damaged: " + std::string(tjGetErrorStr2(decompressor.get())));

@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kMark = ".tmp-";
+constexpr std::string_view kTemporaryMark = ".tmp-";
 
 [[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {
   throw ConfigError("cannot write '" + path.string() + "': " + reason);
@@ -34,15 +34,27 @@ void make_folders(const fs::path& folder) {
 
 /// The tag in a name by temporary_name(); nothing for another name.
 std::optional<std::string> tag_in(const std::string& name) {
-  const std::size_t mark = name.rfind(kMark);
+  const std::size_t mark = name.rfind(kTemporaryMark);
   const std::size_t number = name.rfind('-');
-  if (mark == std::string::npos || number < mark + kMark.size()) return std::nullopt;
-  return name.substr(mark + kMark.size(), number - mark - kMark.size());
+  if (mark == std::string::npos || number < mark + kTemporaryMark.size()) return std::nullopt;
+  return name.substr(mark + kTemporaryMark.size(), number - mark - kTemporaryMark.size());
 }
 
 bool is_of_this_machine(const std::string& tag) {
   const std::string own = process_tag();
   return tag.starts_with(own.substr(0, own.find('.') + 1));
+}
+
+void remove_temporaries_that_begin(const fs::path& folder, const std::string& begin, Abandoned which) {
+  std::error_code error;  // what cannot be looked at or removed stays
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    const auto tag = tag_in(name);
+    if (!tag || !name.starts_with(begin)) continue;
+    const bool is_anothers = which == Abandoned::kOfAllButLive && !is_of_this_machine(*tag);
+    std::error_code ignored;
+    if (is_anothers || is_surely_dead(*tag)) fs::remove_all(entry->path(), ignored);
+  }
 }
 
 void flush_to_disk(const fs::path& path) {
@@ -59,15 +71,18 @@ void flush_to_disk(const fs::path& path) {
 fs::path temporary_name(const fs::path& path) {
   static std::atomic<unsigned> counter = 0;
   fs::path temporary = path;
-  temporary += std::string(kMark) + process_tag() + "-" + std::to_string(counter++);
+  temporary += std::string(kTemporaryMark) + process_tag() + "-" + std::to_string(counter++);
   return temporary;
 }
 
 void write_new_file(const fs::path& path, std::string_view bytes) {
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file < 0) throw_unwritable(path, std::strerror(errno));
-  const bool is_written = ::write(file, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size());
-  const int reason = is_written ? 0 : errno;
+  const ssize_t written = ::write(file, bytes.data(), bytes.size());
+  const bool is_written = written == static_cast<ssize_t>(bytes.size());
+  const int reason = is_written    ? 0
+                     : written < 0 ? errno
+                                   : ENOSPC;  // a part was written: there was no room for more
   if (::close(file) == 0 && is_written) return;
   const std::string message = std::strerror(reason != 0 ? reason : errno);
   ::unlink(path.c_str());
@@ -75,14 +90,13 @@ void write_new_file(const fs::path& path, std::string_view bytes) {
 }
 
 void remove_temporaries(const fs::path& folder, Abandoned which) {
-  std::error_code error;  // what cannot be looked at or removed stays
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    const auto tag = tag_in(entry->path().filename().string());
-    if (!tag) continue;
-    const bool is_anothers = which == Abandoned::kOfAllButLive && !is_of_this_machine(*tag);
-    std::error_code ignored;
-    if (is_anothers || is_surely_dead(*tag)) fs::remove(entry->path(), ignored);
-  }
+  remove_temporaries_that_begin(folder, "", which);
+}
+
+void remove_temporaries_of(const fs::path& path) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  remove_temporaries_that_begin(folder, path.filename().string() + std::string(kTemporaryMark),
+                                Abandoned::kOfTheDead);
 }
 
 void write_atomically(const fs::path& path, const std::function<void(const fs::path&)>& write) {

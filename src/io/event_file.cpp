@@ -102,7 +102,7 @@ std::int64_t next_stamp(const fs::path& folder) {
   return stamp;
 }
 
-[[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {
+[[noreturn]] void throw_not_writable(const fs::path& path, const std::string& reason) {
   throw ConfigError("cannot write '" + path.string() + "': " + reason);
 }
 
@@ -111,7 +111,7 @@ std::int64_t next_stamp(const fs::path& folder) {
 EventFile::EventFile(const fs::path& folder, std::int64_t first_step) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) throw_unwritable(folder, error.message());
+  if (error) throw_not_writable(folder, error.message());
   path_ = folder / (std::string(kNameBegin) + std::to_string(next_stamp(folder)) + "." + host_name() + "." +
                     std::to_string(::getpid()));
   file_.open(path_, std::ios::binary);
@@ -127,7 +127,7 @@ void EventFile::write_record(const std::string& event) {
   errno = 0;
   const std::string length = bytes_of(static_cast<std::uint64_t>(event.size()));
   file_ << length << bytes_of(masked_crc32c(length)) << event << bytes_of(masked_crc32c(event));
-  if (!file_.flush()) throw_unwritable(path_, errno != 0 ? std::strerror(errno) : "unknown reason");
+  if (!file_.flush()) throw_not_writable(path_, errno != 0 ? std::strerror(errno) : "unknown reason");
 }
 
 }  // namespace clip_lora::io

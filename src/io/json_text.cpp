@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr int kDeepest = 64;  // writing a value into an error message recurses
+constexpr int kDeepestJson = 64;  // writing a value into an error message recurses
 constexpr std::size_t kLongestReason = 200;
 constexpr std::size_t kLargestFile = 16 << 20;
 
@@ -24,8 +24,8 @@ class Watch {
 
   bool operator()(int depth, typename Json::parse_event_t event, const Json& value) {
     using Event = typename Json::parse_event_t;
-    if (depth > kDeepest)
-      throw CheckpointError(source_ + "its JSON is nested deeper than " + std::to_string(kDeepest));
+    if (depth > kDeepestJson)
+      throw CheckpointError(source_ + "its JSON is nested deeper than " + std::to_string(kDeepestJson));
     if (event == Event::object_start) names_.emplace_back();
     if (event == Event::object_end) names_.pop_back();
     if (event == Event::key && !names_.back().insert(value.template get<std::string>()).second) {

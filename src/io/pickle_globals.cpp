@@ -11,7 +11,7 @@ namespace {
 
 using Kind = PickleGlobal::Kind;
 
-constexpr std::size_t kMostAxes = 64;  // LibTorch's own for most operations
+constexpr std::size_t kMostTensorAxes = 64;  // LibTorch's own for most operations
 
 struct TypeNames {
   at::ScalarType type;
@@ -74,7 +74,7 @@ const PickleStorage& storage_of(const PickleItem& item) {
 
 std::vector<std::int64_t> lengths_of(const PickleItem& item, const std::string& what) {
   const std::vector<PickleItem>& items = tuple_of(item, what);
-  if (items.size() > kMostAxes) {
+  if (items.size() > kMostTensorAxes) {
     throw PickleError("has " + what + " for " + std::to_string(items.size()) + " axes, expected at most 64");
   }
   std::vector<std::int64_t> lengths;

@@ -24,8 +24,9 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 using nlohmann::json;
 
 constexpr std::size_t kLengthBytes = 8;
-constexpr std::uint64_t kLargestHeader = 16'000'000;  // parsing takes many times as much; a CLIP's has 0.1 million
-constexpr std::size_t kMostAxes = 64;                  // LibTorch's own for most operations
+constexpr std::uint64_t kLargestHeader =
+    16'000'000;                        // parsing takes many times as much; a CLIP's has 0.1 million
+constexpr std::size_t kMostAxes = 64;  // LibTorch's own for most operations
 
 struct DtypeName {
   const char* name;
@@ -48,9 +49,9 @@ struct Entry {
 };
 
 /// Reads one file; every complaint names it.
-class Reader {
+class SafetensorsReader {
  public:
-  explicit Reader(const std::filesystem::path& path)
+  explicit SafetensorsReader(const std::filesystem::path& path)
       : source_("safetensors file '" + path.string() + "': "), file_(std::make_shared<MappedFile>(path)) {}
 
   Safetensors read() const {
@@ -201,7 +202,7 @@ const char* dtype_name(at::ScalarType type) {
 
 }  // namespace
 
-Safetensors read_safetensors(const std::filesystem::path& path) { return Reader(path).read(); }
+Safetensors read_safetensors(const std::filesystem::path& path) { return SafetensorsReader(path).read(); }
 
 void write_safetensors(const std::filesystem::path& path, const StateDict& tensors,
                        const std::map<std::string, std::string>& metadata) {

@@ -26,14 +26,15 @@ static_assert(std::endian::native == std::endian::little, "tensors are read as t
 
 constexpr std::uint64_t kSmallFile = 64ULL << 20;    // up to which every CRC-32 is checked
 constexpr std::uint64_t kMostPickle = 256ULL << 20;  // bytes of data.pkl
+constexpr std::uint64_t kMostByteOrder = 16;         // bytes of "little" or "big"
 constexpr std::uint64_t kMostCode = 64ULL << 20;     // bytes of all of TorchScript's sources
 constexpr std::uint64_t kAlignment = 64;             // torch.save's own
 constexpr std::uint64_t kViewsOfTheFile = 4;         // how often tensors may share storages
 
 /// Reads one archive; every complaint names it.
-class Reader {
+class ArchiveReader {
  public:
-  explicit Reader(const std::filesystem::path& path)
+  explicit ArchiveReader(const std::filesystem::path& path)
       : source_("PyTorch archive '" + path.string() + "': "),
         file_(open(path)),
         zip_(file_, source_),
@@ -77,7 +78,7 @@ class Reader {
   void check_byte_order() const {
     const std::string name = folder_ + "byteorder";
     if (!zip_.contains(name)) return;  // older than the record
-    const std::string order = zip_.checked(name, kMostPickle);
+    const std::string order = zip_.checked(name, kMostByteOrder);
     if (order != "little")
       fail("it was written with byte order '" + order.substr(0, 16) + "', expected 'little'");
   }
@@ -158,7 +159,7 @@ void add_nested(const PickleDict& dictionary, const std::string& prefix, const s
 
 PickleDict new_pickle_dict() { return PickleDict(c10::StringType::get(), c10::AnyType::get()); }
 
-TorchArchive read_torch_archive(const std::filesystem::path& path) { return Reader(path).read(); }
+TorchArchive read_torch_archive(const std::filesystem::path& path) { return ArchiveReader(path).read(); }
 
 StateDict nested_tensors(const PickleDict& dictionary, const std::string& source) {
   StateDict tensors;

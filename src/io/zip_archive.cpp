@@ -35,6 +35,8 @@ constexpr unsigned kAllowedFlags =
 
 constexpr std::uint64_t kMostEntries = 100'000;  // one for each storage; the largest CLIP has some 1,400
 
+constexpr std::uint64_t kMostInflation = 1032;  // bytes out of one: 258 of a match of two bits
+
 constexpr std::uint16_t kStored = 0;
 constexpr std::uint16_t kDeflated = 8;
 
@@ -341,9 +343,11 @@ std::string ZipArchive::checked(const std::string& name, std::uint64_t limit) co
       fail("entry '" + name + "' unpacks to " + std::to_string(found.size) + " bytes, expected at most " +
            std::to_string(limit));
     }
-    const auto unpacked = inflated(content, found.size);
+    // More than deflate can do is not worth the memory.
+    const bool is_possible = found.size / kMostInflation <= found.stored;
+    auto unpacked = is_possible ? inflated(content, found.size) : std::nullopt;
     if (!unpacked) fail("entry '" + name + "' cannot be unpacked: its compressed bytes are damaged");
-    content = *unpacked;
+    content = std::move(*unpacked);
   }
   check_crc(name, found.crc, content);
   return content;

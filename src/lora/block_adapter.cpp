@@ -113,16 +113,17 @@ ordered_json options_json(const AdapterOptions& options) {
           {"adapter_drop_unit", to_string(options.r_adapter.drop_unit)}};
 }
 
-AdapterOptions options_from_json(const ordered_json& json, const std::string& source) {
+AdapterOptions options_from_json(const JsonObject& object, const std::string& source) {
+  const ordered_json& json = object.json();
   AdapterOptions options;
   try {
     options.method = json.value("method", options.method);
     options.lora.encoder = parse_encoder(json.value("encoder", to_string(options.lora.encoder)));
     options.lora.position = parse_position(json.value("position", to_string(options.lora.position)));
-    options.lora.rank = json.value("r", options.lora.rank);
+    options.lora.rank = object.integer("r", options.lora.rank);
     options.lora.alpha = json.value("alpha", options.lora.alpha);
     options.lora.dropout = json.value("dropout_rate", options.lora.dropout);
-    options.r_adapter.rank = json.value("adapter_rank", options.r_adapter.rank);
+    options.r_adapter.rank = object.integer("adapter_rank", options.r_adapter.rank);
     options.r_adapter.initial_scale = json.value("adapter_init_scale", options.r_adapter.initial_scale);
     options.r_adapter.drop = json.value("adapter_drop", options.r_adapter.drop);
     options.r_adapter.drop_unit =

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "clip_lora/lora/method.hpp"
+#include "json_object.hpp"
 
 namespace clip_lora::lora {
 
@@ -42,6 +43,6 @@ std::map<std::string, std::string> settings_of(const AdapterOptions& options,
 nlohmann::ordered_json options_json(const AdapterOptions& options);
 /// The options of options_json, of which each may be missing. Throws CheckpointError that begins with
 /// `source`.
-AdapterOptions options_from_json(const nlohmann::ordered_json& json, const std::string& source);
+AdapterOptions options_from_json(const JsonObject& object, const std::string& source);
 
 }  // namespace clip_lora::lora

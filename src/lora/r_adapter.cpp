@@ -43,7 +43,8 @@ ops::ResidualAdapter adapter_of(const io::StateDict& own, const std::string& pre
   return {.weight = tensor("weight"), .up = tensor("up"), .down = tensor("down"), .scale = tensor("scale")};
 }
 
-model::BlockWeights merged(const model::BlockWeights& frozen, const io::StateDict& own, double scale) {
+model::BlockWeights adapted_weights(const model::BlockWeights& frozen, const io::StateDict& own,
+                                    double scale) {
   model::BlockWeights weights = frozen;
   const auto attention = ops::merging_matrix(adapter_of(own, kModules[0]), scale);
   const auto mlp = ops::merging_matrix(adapter_of(own, kModules[1]), scale);
@@ -78,7 +79,7 @@ Method r_adapter_method() {
              own.merge(fresh_module(kModules[1], frozen.c_proj_weight, options.r_adapter));
              return own;
            },
-       .adapted = merged,
+       .adapted = adapted_weights,
        .attach =
            [](model::BlockAdapters& adapters, const io::StateDict& own, const AdapterOptions& options) {
              const auto& [rank, initial_scale, drop, unit] = options.r_adapter;

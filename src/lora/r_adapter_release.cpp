@@ -24,18 +24,18 @@ namespace {
 /// What the release merges at, whatever its flag says.
 constexpr double kScale = 0.5;
 
-constexpr std::array<std::string_view, 2> kModules = {".adapter_attn", ".adapter_mlp"};
+constexpr std::array<std::string_view, 2> kReleaseModules = {".adapter_attn", ".adapter_mlp"};
 constexpr std::string_view kAverage = "_cache";
 /// Of OpenAI's archives; no weights.
 constexpr std::array<std::string_view, 4> kIgnored = {"input_resolution", "context_length", "vocab_size",
                                                       "attn_mask"};
 
 bool is_adapters(std::string_view name) {
-  return std::ranges::any_of(kModules, [&](auto module) { return name.find(module) != name.npos; });
+  return std::ranges::any_of(kReleaseModules, [&](auto module) { return name.find(module) != name.npos; });
 }
 
 bool is_average(const std::string& name) {
-  return std::ranges::any_of(kModules, [&](auto module) {
+  return std::ranges::any_of(kReleaseModules, [&](auto module) {
     return name.find(std::string(module) + std::string(kAverage) + ".") != name.npos;
   });
 }

@@ -16,7 +16,7 @@ namespace {
 using Metadata = std::map<std::string, std::string>;
 
 constexpr const char* kFormat = "clip_lora adapter";
-constexpr const char* kVersion = "1";
+constexpr const char* kFormatVersion = "1";
 
 /// "visual.transformer.resblocks.0.attn.q_proj".
 std::string update_name(Tower tower, std::int64_t index, const Projection& projection) {
@@ -69,10 +69,10 @@ void require_format(const io::Safetensors& file, const std::string& source) {
                                 : " (hint: is it a checkpoint?)"));
   }
   const auto version = file.metadata.find("version");
-  if (version == file.metadata.end() || version->second != kVersion) {
-    throw CheckpointError(source + " has version '" +
-                          (version == file.metadata.end() ? "" : version->second) +
-                          "' of the format, expected '" + kVersion + "' (hint: a later clip_lora wrote it)");
+  if (version == file.metadata.end() || version->second != kFormatVersion) {
+    throw CheckpointError(
+        source + " has version '" + (version == file.metadata.end() ? "" : version->second) +
+        "' of the format, expected '" + kFormatVersion + "' (hint: a later clip_lora wrote it)");
   }
 }
 
@@ -119,7 +119,7 @@ LoadedAdapter read_lora(const io::Safetensors& file, const std::string& source, 
 /// A fresh adapter of the file's options, which then gets the file's tensors.
 LoadedAdapter read_other(const std::string& method, const io::Safetensors& file, const std::string& source,
                          const model::Clip& clip) {
-  AdapterOptions options = options_from_json(read_metadata(file.metadata, "options", source).json(), source);
+  AdapterOptions options = options_from_json(read_metadata(file.metadata, "options", source), source);
   options.method = method;
   std::shared_ptr<Adapter> adapter;
   try {
@@ -141,7 +141,7 @@ std::string method_in(const io::Safetensors& file) {
 void write_safetensors_adapter(const std::filesystem::path& path, const Adapter& adapter,
                                const AdapterContext& context) {
   Metadata metadata = {{"format", kFormat},
-                       {"version", kVersion},
+                       {"version", kFormatVersion},
                        {"method", adapter.method()},
                        {"context", io::json_text(context_json(context))}};
   if (const auto* const lora = adapter.as_lora()) {

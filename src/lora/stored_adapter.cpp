@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/finite.hpp"
 
 namespace clip_lora::lora {
 namespace {
@@ -32,7 +33,7 @@ void check(const std::string& source, const std::map<std::string, std::vector<st
   for (const auto& [name, tensor] : tensors) {
     if (!shapes.contains(name)) problems.push_back(name + " is unexpected");
   }
-  if (problems.empty()) return;
+  if (problems.empty()) return io::require_finite(tensors, source);
   throw CheckpointError(source + " does not fit this model: " + join_capped(problems) +
                         " (hint: was it trained on another backbone?)");
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/finite.hpp"
 #include "description.hpp"
 #include "hugging_face_name.hpp"
 #include "other_models.hpp"
@@ -141,7 +142,19 @@ Clip filled(const ClipArchitecture& architecture, const io::StateDict& found, Na
       naming == Naming::kHuggingFace ? to_hugging_face(state_dict(clip)) : state_dict(clip);
   compare(places, found).throw_if_any(source, naming);
   for (const auto& [name, place] : places) place.copy_(found.at(name).reshape(place.sizes()));
+  io::require_finite(places, "checkpoint '" + source + "'");
   return clip;
+}
+
+/// The factor on cosines. Throws CheckpointError where it is far from every CLIP's, which is at most 100.
+double logit_scale_of(const Clip& clip, const std::string& source) {
+  constexpr double kFurthest = 1e6;
+  const double exponent = clip->logit_scale.item<double>(), scale = std::exp(exponent);
+  if (scale >= 1.0 / kFurthest && scale <= kFurthest) return scale;
+  std::ostringstream message;
+  message << "checkpoint '" << source << "': its logit_scale is " << exponent << ", a factor of " << scale
+          << " on cosines, expected one of 1e-6 to 1e6 (hint: CLIP's is a logarithm, at most 4.6052)";
+  throw CheckpointError(message.str());
 }
 
 }  // namespace
@@ -158,7 +171,7 @@ LoadedClip load_clip(const io::CheckpointFiles& files, std::optional<Activation>
                    : read_shapes(tensors, source, same_name);
   Description description = describe_checkpoint(files, shapes, naming, activation);
   Clip clip = filled(description.architecture, tensors, naming, source);
-  const double logit_scale = std::exp(clip->logit_scale.item<double>());
+  const double logit_scale = logit_scale_of(clip, source);
   return {std::move(clip), logit_scale, description.preprocessing, description.naming,
           std::move(description.warnings)};
 }

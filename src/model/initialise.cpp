@@ -24,7 +24,8 @@ void fill(const Linear& linear, double deviation) {
 /// Deviations of OpenAI's CLIP.initialize_parameters; outputs of a block shrink with the tower's depth.
 void fill(Transformer& transformer, const TowerArchitecture& architecture) {
   const double attention_deviation = std::pow(architecture.width, -0.5);
-  const double output_deviation = attention_deviation * std::pow(2.0 * static_cast<double>(architecture.layers), -0.5);
+  const double output_deviation =
+      attention_deviation * std::pow(2.0 * static_cast<double>(architecture.layers), -0.5);
   const double hidden_deviation = std::pow(2.0 * static_cast<double>(architecture.width), -0.5);
   for (std::int64_t i = 0; i < architecture.layers; ++i) {
     ResidualAttentionBlockImpl& block = transformer->block(i);
@@ -45,7 +46,8 @@ void initialise(Clip& clip) {
   const ClipArchitecture& architecture = clip->architecture();
   VisionTransformerImpl& visual = *clip->visual;
   const double vision_deviation = std::pow(architecture.vision.width, -0.5);
-  const double patch_inputs = 3.0 * static_cast<double>(architecture.patch_size_px * architecture.patch_size_px);
+  const double patch_inputs =
+      3.0 * static_cast<double>(architecture.patch_size_px * architecture.patch_size_px);
   visual.conv1->weight.normal_(0.0, std::pow(patch_inputs, -0.5));
   visual.class_embedding.normal_(0.0, vision_deviation);
   visual.positional_embedding.normal_(0.0, vision_deviation);

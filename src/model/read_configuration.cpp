@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "clip_lora/core/errors.hpp"
 #include "configuration.hpp"
@@ -70,7 +71,7 @@ TowerArchitecture open_clip_tower(const JsonFields& tower, TowerArchitecture sha
   tower.require_as_in_weights("width", tower.integer("width"), shapes.width);
   tower.require_as_in_weights("layers", tower.integer("layers"), shapes.layers);
   if (const auto ratio = tower.number("mlp_ratio")) {
-    if (static_cast<std::int64_t>(static_cast<double>(shapes.width) * *ratio) != shapes.mlp_width) {
+    if (std::trunc(static_cast<double>(shapes.width) * *ratio) != static_cast<double>(shapes.mlp_width)) {
       tower.fail("mlp_ratio",
                  "one that makes the " + std::to_string(shapes.mlp_width) + " rows of the weights' c_fc");
     }

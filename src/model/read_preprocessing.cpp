@@ -42,7 +42,9 @@ void read_normalisation(const JsonFields& fields, const std::string& mean, const
 
 double read_rescale_factor(const JsonFields& fields) {
   const double factor = fields.number("rescale_factor").value_or(image::Preprocessing{}.rescale_factor);
-  if (factor <= 0.0) fields.fail("rescale_factor", "a number above 0");
+  constexpr double kFurthest = 1e6;
+  if (factor < 1.0 / kFurthest || factor > kFurthest)
+    fields.fail("rescale_factor", "a number from 1e-6 to 1e6");
   return factor;
 }
 

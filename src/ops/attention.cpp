@@ -17,7 +17,8 @@ at::Tensor split_heads(const at::Tensor& x, std::int64_t heads) {
   return x.unflatten(-1, {heads, x.size(-1) / heads}).transpose(1, 2);
 }
 
-at::Tensor updated(const at::Tensor& y, const at::Tensor& x, const std::optional<LowRank>& lora, const at::Tensor& keep) {
+at::Tensor updated(const at::Tensor& y, const at::Tensor& x, const std::optional<LowRank>& lora,
+                   const at::Tensor& keep) {
   return lora ? y + low_rank_update(x, *lora, keep) : y;
 }
 
@@ -48,7 +49,8 @@ at::Tensor attention(const at::Tensor& x, const AttentionWeights& weights, const
   const at::Tensor q = split_heads(updated(at::linear(x, w[0], b[0]), x, lora.q, masks.q), heads);
   const at::Tensor k = split_heads(updated(at::linear(x, w[1], b[1]), x, lora.k, masks.k), heads);
   const at::Tensor v = split_heads(updated(at::linear(x, w[2], b[2]), x, lora.v, masks.v), heads);
-  const at::Tensor mixed = at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, causal);
+  const at::Tensor mixed =
+      at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, causal);
   const at::Tensor joined = mixed.transpose(1, 2).flatten(2);  // [B, L, D]
   const at::Tensor out = at::linear(joined, weights.out_proj_weight, weights.out_proj_bias);
   return updated(out, joined, lora.o, masks.o);

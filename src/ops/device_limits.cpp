@@ -35,7 +35,8 @@ DeviceLimits device_limits() {
   const std::lock_guard lock(mutex);
   const auto entry = known.find(device);
   DeviceLimits limits = entry != known.end() ? entry->second : (known[device] = limits_of(device));
-  if (const int cap = shared_memory_cap) limits.shared_memory_bytes = std::min(limits.shared_memory_bytes, cap);
+  if (const int cap = shared_memory_cap)
+    limits.shared_memory_bytes = std::min(limits.shared_memory_bytes, cap);
   return limits;
 }
 

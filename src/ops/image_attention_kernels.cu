@@ -41,7 +41,8 @@ __device__ __forceinline__ void raise_reference(Attending<kWidth>& state, int ha
 }
 
 /// Scores of 16 keys, the first of which is key `first`, from -infinity where beyond the last key.
-[[maybe_unused]] __device__ __forceinline__ void mask_scores(Accumulator (&scores)[2], int first, int length) {
+[[maybe_unused]] __device__ __forceinline__ void mask_scores(Accumulator (&scores)[2], int first,
+                                                             int length) {
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     if (first + i / 4 * 8 + lane() % 4 * 2 + i % 2 >= length) scores[i / 4][i % 4] = -INFINITY;

@@ -15,16 +15,16 @@ namespace clip_lora::ops::on_cuda {
 namespace {
 
 /// Kernels move 16 bytes at a time.
-bool is_aligned(const at::Tensor& tensor) {
+bool is_aligned_if_there(const at::Tensor& tensor) {
   return !tensor.defined() || (reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % 16 == 0);
 }
 bool is_plain(const at::Tensor& tensor) {
-  return !tensor.defined() || (tensor.is_contiguous() && is_aligned(tensor));
+  return !tensor.defined() || (tensor.is_contiguous() && is_aligned_if_there(tensor));
 }
 
 /// Parts [K, …] of float32 gradients.
 bool are_parts(const at::Tensor& parts) {
-  return parts.scalar_type() == at::kFloat && parts[0].is_contiguous() && is_aligned(parts) &&
+  return parts.scalar_type() == at::kFloat && parts[0].is_contiguous() && is_aligned_if_there(parts) &&
          (parts.size(0) == 1 || parts.stride(0) % 4 == 0);
 }
 
@@ -81,9 +81,9 @@ bool can_append_backward(const at::Tensor& d_rows, const at::Tensor& x, const La
 bool can_sum_up_gradient(const at::Tensor& dy, const at::Tensor& down_columns,
                          const std::array<std::int64_t, 3>& ranks, std::int64_t width,
                          const at::Tensor& d_b) {
-  const bool fits = width % 8 == 0 && highest(ranks) <= kHighestRank && dy.stride(1) == 1 && is_aligned(dy) &&
-                    dy.stride(0) % 8 == 0 && down_columns.stride(1) == 1 && d_b.scalar_type() == at::kFloat &&
-                    d_b.stride(1) == 1;
+  const bool fits = width % 8 == 0 && highest(ranks) <= kHighestRank && dy.stride(1) == 1 &&
+                    is_aligned_if_there(dy) && dy.stride(0) % 8 == 0 && down_columns.stride(1) == 1 &&
+                    d_b.scalar_type() == at::kFloat && d_b.stride(1) == 1;
   return or_report(fits, "up_projection_gradient", dy, ranks);
 }
 

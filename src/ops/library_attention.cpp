@@ -12,21 +12,21 @@ namespace clip_lora::ops {
 namespace {
 
 /// [B·L, D] → [B, H, L, D / H], a view.
-at::Tensor to_heads(const at::Tensor& rows, std::int64_t sequences, std::int64_t heads) {
+at::Tensor as_heads(const at::Tensor& rows, std::int64_t sequences, std::int64_t heads) {
   return rows.unflatten(1, {heads, -1}).unflatten(0, {sequences, -1}).transpose(1, 2);
 }
 
 /// The reverse, a view of what was made in the order of rows.
-at::Tensor to_rows(const at::Tensor& x) { return x.transpose(1, 2).flatten(2).flatten(0, 1).contiguous(); }
+at::Tensor as_rows(const at::Tensor& x) { return x.transpose(1, 2).flatten(2).flatten(0, 1).contiguous(); }
 
-struct Heads {
+struct PackedHeads {
   at::Tensor q, k, v;
 };
 
-Heads heads_of(const at::Tensor& qkv, std::int64_t sequences, std::int64_t heads) {
+PackedHeads heads_of(const at::Tensor& qkv, std::int64_t sequences, std::int64_t heads) {
   const auto thirds = qkv.chunk(3, 1);
-  return {to_heads(thirds[0], sequences, heads), to_heads(thirds[1], sequences, heads),
-          to_heads(thirds[2], sequences, heads)};
+  return {as_heads(thirds[0], sequences, heads), as_heads(thirds[1], sequences, heads),
+          as_heads(thirds[2], sequences, heads)};
 }
 
 bool cudnn_takes(const at::Tensor& qkv) {
@@ -46,14 +46,14 @@ at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const at::Ten
 }
 
 // For float32 on CUDA: LibTorch's own kernels add up gradients in an order that varies.
-Attended attend_by_products(const Heads& x) {
+Attended attend_by_products(const PackedHeads& x) {
   const at::Tensor log_sum_exp =
       at::matmul(x.q * scale_of(x.q), x.k.transpose(2, 3)).logsumexp(3);  // [B, H, L]
-  return {to_rows(at::matmul(probabilities(x.q, x.k, log_sum_exp), x.v)), log_sum_exp};
+  return {as_rows(at::matmul(probabilities(x.q, x.k, log_sum_exp), x.v)), log_sum_exp};
 }
 
-Heads attend_by_products_backward(const at::Tensor& d_out, const Heads& x, const at::Tensor& out,
-                                  const at::Tensor& log_sum_exp) {
+PackedHeads attend_by_products_backward(const at::Tensor& d_out, const PackedHeads& x, const at::Tensor& out,
+                                        const at::Tensor& log_sum_exp) {
   const at::Tensor p = probabilities(x.q, x.k, log_sum_exp);
   const at::Tensor delta = (d_out * out).sum(3, /*keepdim=*/true);
   const at::Tensor d_scores = (at::matmul(d_out, x.v.transpose(2, 3)) - delta).mul_(p).mul_(scale_of(x.q));
@@ -71,13 +71,13 @@ Attended attend_by_library(const at::Tensor& qkv, std::int64_t sequences, std::i
   if (qkv.is_cpu()) {
     const auto [rows, log_sum_exp] =
         at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, kNoDropout, kCausal);
-    return {to_rows(rows), log_sum_exp};
+    return {as_rows(rows), log_sum_exp};
   }
   if (cudnn_takes(qkv)) {
     const auto results =
         at::_scaled_dot_product_cudnn_attention(q, k, v, /*attn_bias=*/{},
                                                 /*compute_log_sumexp=*/true, kNoDropout, kCausal);
-    return {to_rows(std::get<0>(results)), std::get<1>(results)};
+    return {as_rows(std::get<0>(results)), std::get<1>(results)};
   }
   return attend_by_products({q, k, v});
 }
@@ -85,10 +85,10 @@ Attended attend_by_library(const at::Tensor& qkv, std::int64_t sequences, std::i
 at::Tensor attend_by_library_backward(const at::Tensor& d_rows, const at::Tensor& qkv,
                                       const Attended& attended, std::int64_t sequences, std::int64_t heads) {
   const auto [q, k, v] = heads_of(qkv, sequences, heads);
-  const at::Tensor d_out = to_heads(d_rows, sequences, heads),
-                   out = to_heads(attended.rows, sequences, heads);
+  const at::Tensor d_out = as_heads(d_rows, sequences, heads),
+                   out = as_heads(attended.rows, sequences, heads);
   const at::Tensor& log_sum_exp = attended.log_sum_exp;
-  Heads gradients;
+  PackedHeads gradients;
   if (qkv.is_cpu()) {
     std::tie(gradients.q, gradients.k, gradients.v) =
         at::_scaled_dot_product_flash_attention_for_cpu_backward(d_out, q, k, v, out, log_sum_exp, kNoDropout,

@@ -19,9 +19,9 @@ namespace {
 
 // The kernels' tiles, and how many of them it takes to beat cuBLASLt and a kernel of the activation: with
 // fewer, many multiprocessors wait for the last ones.
-constexpr std::int64_t kTileRows = 192, kTileFeatures = 128, kFewestTiles = 256;
+constexpr std::int64_t kGeluTileRows = 192, kTileFeatures = 128, kFewestTiles = 256;
 
-bool is_aligned(const at::Tensor& dense) {
+bool is_dense_and_aligned(const at::Tensor& dense) {
   return dense.is_contiguous() && reinterpret_cast<std::uintptr_t>(dense.const_data_ptr()) % 16 == 0;
 }
 
@@ -29,7 +29,7 @@ bool is_aligned(const at::Tensor& dense) {
 /// do not depend on the moment.
 bool fits(const at::Tensor& rows, const at::Tensor& weight, std::int64_t features) {
   const std::int64_t tiles =
-      ((rows.size(0) + kTileRows - 1) / kTileRows) * ((features + kTileFeatures - 1) / kTileFeatures);
+      ((rows.size(0) + kGeluTileRows - 1) / kGeluTileRows) * ((features + kTileFeatures - 1) / kTileFeatures);
   return rows.is_cuda() && (rows.scalar_type() == at::kHalf || rows.scalar_type() == at::kBFloat16) &&
          can_multiply(rows, weight) && features % 8 == 0 && tiles >= kFewestTiles &&
          device_limits().compute_capability == 90;
@@ -79,7 +79,7 @@ Activated linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::T
               "linear_gelu: bias ", bias.sizes(), " ", bias.scalar_type(), " does not fit weight ",
               weight.sizes(), " ", weight.scalar_type());
 #ifdef CLIP_LORA_WITH_CUTLASS
-  if (on_cuda::fits(x, weight, weight.size(0)) && on_cuda::is_aligned(bias))
+  if (on_cuda::fits(x, weight, weight.size(0)) && on_cuda::is_dense_and_aligned(bias))
     return on_cuda::linear_gelu(x, weight, bias, kind, keep_hidden);
 #endif
   const at::Tensor hidden = linear(x, weight, bias);
@@ -93,7 +93,7 @@ at::Tensor gelu_linear_backward(const at::Tensor& dy, const at::Tensor& weight, 
               "gelu_linear_backward: dy ", dy.sizes(), " and weight ", weight.sizes(), " do not fit hidden ",
               hidden.sizes());
 #ifdef CLIP_LORA_WITH_CUTLASS
-  if (on_cuda::fits(dy, weight, weight.size(1)) && on_cuda::is_aligned(hidden) &&
+  if (on_cuda::fits(dy, weight, weight.size(1)) && on_cuda::is_dense_and_aligned(hidden) &&
       hidden.scalar_type() == dy.scalar_type())
     return on_cuda::gelu_linear_backward(dy, weight, hidden, kind);
 #endif

@@ -8,6 +8,7 @@
 
 #include "byte_symbols.hpp"
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/text/tokenizer.hpp"
 #include "embedded.hpp"
 
 namespace clip_lora::text {
@@ -46,21 +47,29 @@ std::string read_text(const fs::path& path) {
 }
 
 nlohmann::json read_json(const fs::path& path) {
+  constexpr int kDeepest = 64;                 // a value in an error message is written by recursion
+  constexpr std::size_t kLongestReason = 200;  // the parser quotes what it has read, however long that is
+  const auto watch = [&](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) {
+    if (depth <= kDeepest) return true;
+    throw CheckpointError("tokenizer '" + path.string() + "': its JSON is nested deeper than " +
+                          std::to_string(kDeepest));
+  };
   try {
-    return nlohmann::json::parse(read_text(path));
+    return nlohmann::json::parse(read_text(path), watch);
   } catch (const nlohmann::json::exception& error) {
-    throw CheckpointError("tokenizer '" + path.string() + "' is not JSON: " + error.what());
+    throw CheckpointError("tokenizer '" + path.string() +
+                          "' is not JSON: " + std::string(error.what()).substr(0, kLongestReason));
   }
 }
 
 /// `ids`: a JSON object of tokens and their ids.
 void require_vocabulary(const nlohmann::json& ids, const fs::path& path) {
   const std::string source = "tokenizer '" + path.string() + "': ";
-  const std::vector<std::string> tokens = vocabulary();
-  if (!ids.is_object() || ids.size() != tokens.size()) {
+  if (!ids.is_object() || ids.size() != static_cast<std::size_t>(kVocabularySize)) {
     throw CheckpointError(source + "its vocabulary has " + std::to_string(ids.is_object() ? ids.size() : 0) +
-                          " tokens, expected CLIP's " + std::to_string(tokens.size()) + kHint);
+                          " tokens, expected CLIP's " + std::to_string(kVocabularySize) + kHint);
   }
+  const std::vector<std::string> tokens = vocabulary();
   for (std::size_t id = 0; id < tokens.size(); ++id) {
     const auto found = ids.find(tokens[id]);
     if (found != ids.end() && *found == id) continue;

@@ -6,9 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <optional>
+#include <queue>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "byte_symbols.hpp"
 #include "clip_lora/core/errors.hpp"
@@ -112,36 +115,46 @@ std::vector<std::int64_t> Tokenizer::encode(std::string_view text) const {
 }
 
 std::vector<std::int64_t> Tokenizer::encode_word(std::string_view word) const {
+  constexpr std::int64_t kGone = -1;
+  const std::size_t end = word.size();
   std::vector<std::int64_t> ids;
-  for (const char byte : word) {
-    ids.push_back(byte_ids_[static_cast<std::uint8_t>(byte)]);
+  std::vector<std::size_t> next, previous;  // place of the id that is there behind and before each
+  for (std::size_t at = 0; at < end; ++at) {
+    ids.push_back(byte_ids_[static_cast<std::uint8_t>(word[at])]);
+    next.push_back(at + 1);
+    previous.push_back(at - 1);
   }
   ids.back() += kBytes;
-  while (const auto earliest = earliest_merge(ids)) {
-    apply_merge(*earliest, ids);
+
+  // The earliest merge that there is comes first, at its leftmost place: what it makes is only in later ones.
+  using Candidate =
+      std::pair<std::int64_t, std::size_t>;  // the id that it makes, and the place of its left one
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
+  const auto merged_at = [&](std::size_t at) {
+    return ids[at] == kGone || next[at] == end ? std::nullopt : merged(ids[at], ids[next[at]]);
+  };
+  const auto propose = [&](std::size_t at) {
+    if (const auto id = merged_at(at)) candidates.emplace(*id, at);
+  };
+  for (std::size_t at = 0; at < end; ++at) propose(at);
+  while (!candidates.empty()) {
+    const auto [id, at] = candidates.top();
+    candidates.pop();
+    if (merged_at(at) != id) continue;  // another merge has taken one of the two
+    ids[at] = id;
+    ids[next[at]] = kGone;
+    next[at] = next[next[at]];
+    if (next[at] < end) previous[next[at]] = at;
+    propose(at);
+    if (at > 0) propose(previous[at]);
   }
+  std::erase(ids, kGone);
   return ids;
 }
 
-std::optional<Tokenizer::Merge> Tokenizer::earliest_merge(const std::vector<std::int64_t>& ids) const {
-  std::optional<Merge> earliest;
-  for (std::size_t i = 0; i + 1 < ids.size(); ++i) {
-    const auto found = merges_.find(pair_key(ids[i], ids[i + 1]));
-    if (found != merges_.end() && (!earliest || found->second < earliest->id)) {
-      earliest = Merge{ids[i], ids[i + 1], found->second};
-    }
-  }
-  return earliest;
-}
-
-void Tokenizer::apply_merge(const Merge& merge, std::vector<std::int64_t>& ids) {
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < ids.size(); ++kept) {
-    const bool is_pair = i + 1 < ids.size() && ids[i] == merge.left && ids[i + 1] == merge.right;
-    ids[kept] = is_pair ? merge.id : ids[i];
-    i += is_pair ? 2 : 1;
-  }
-  ids.resize(kept);
+std::optional<std::int64_t> Tokenizer::merged(std::int64_t left, std::int64_t right) const {
+  const auto found = merges_.find(pair_key(left, right));
+  return found == merges_.end() ? std::nullopt : std::optional(found->second);
 }
 
 std::vector<std::int64_t> Tokenizer::tokenize(std::string_view text, int context_length,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/io/finite.hpp"
 #include "clip_lora/io/safetensors.hpp"
 
 // Metadata: `format`, `version`, `iteration`, `images`, `best_iteration`, and `setting.<name>` for each.
@@ -59,6 +60,9 @@ class Reader {
       state.best = {number("best_iteration"), value("best_accuracy")};
       state.best_parameters = tensor("best_parameters", at::kFloat, 1).clone();
     }
+    io::StateDict trained = state.step;
+    if (state.best_parameters.defined()) trained["best_parameters"] = state.best_parameters;
+    io::require_finite(trained, source_ + "it");
     return checkpoint;
   }
 
@@ -106,9 +110,10 @@ class Reader {
   std::vector<ValidationPoint> validation() const {
     const at::Tensor rows = tensor("validation", at::kDouble, 2);  // [K, 2]
     if (rows.size(1) != 2) fail("tensor 'validation' has rows of " + std::to_string(rows.size(1)));
+    const auto values = rows.accessor<double, 2>();
     std::vector<ValidationPoint> points;
     for (std::int64_t i = 0; i < rows.size(0); ++i) {
-      const double iteration = rows[i][0].item<double>(), accuracy = rows[i][1].item<double>();
+      const double iteration = values[i][0], accuracy = values[i][1];
       if (!(iteration >= 0.0 && iteration < kMostIterations)) fail("tensor 'validation' has no iteration");
       points.push_back({static_cast<std::int64_t>(iteration), accuracy});
     }

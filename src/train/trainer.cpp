@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -11,12 +10,15 @@
 #include "clip_lora/core/interrupt.hpp"
 #include "clip_lora/data/text_draws.hpp"
 #include "clip_lora/engine/process_group.hpp"
+#include "divergence.hpp"
 
 namespace clip_lora::train {
 namespace {
 
-/// Iterations after which a measurement is read: the host may be so many ahead of the device.
+/// On CUDA, iterations after which a measurement is read: the host may be so many ahead of the device.
 constexpr std::int64_t kLateness = 4;
+/// On CUDA, iterations between two looks at whether the training has diverged.
+constexpr std::int64_t kLookEvery = 10;
 
 /// While it lives, the model is evaluated with the averages; a look may end in an exception.
 class Looking {
@@ -82,6 +84,12 @@ class Looks {
     put_back_best();
   }
 
+  /// Puts what is there of a training that ends before its time into the model.
+  void give_up() {
+    step_.show_averages(true);
+    if (validation_.select == Select::kBest && !points_.empty()) put_back_best();
+  }
+
  private:
   bool has_looked_after(std::int64_t iteration) const {
     return !points_.empty() && points_.back().iteration == iteration;
@@ -125,31 +133,39 @@ class Looks {
   at::Tensor best_parameters_;  // [n] float32 on the CPU
 };
 
-/// The measurements of one training. The one at hand is recorded once it has come from the device.
+/// The measurements of one training. The one at hand is recorded, and looked at for divergence, once it has
+/// come from the device.
 class Recorder {
  public:
-  Recorder(const Measuring& measuring, const engine::TrainingStep& step)
-      : measuring_(measuring), step_(step) {}
+  Recorder(const Measuring& measuring, const engine::TrainingStep& step, DivergenceWatch& watch)
+      : measuring_(measuring), step_(step), watch_(watch) {}
 
-  /// After an iteration of so many images at a learning rate.
-  void after(const Progress& progress, std::int64_t images, double learning_rate) {
-    if (measuring_.every == 0) return;
+  /// After an iteration of so many images at a learning rate, whose loss is on `device`.
+  void after(const Progress& progress, std::int64_t images, double learning_rate, at::Device device) {
     images_ += images;
     // By then it has arrived, so that nothing waits here.
     if (read_ && progress.iteration >= at_hand_.iteration + kLateness) record();
-    if (progress.iteration % measuring_.every != 0 && progress.iteration != progress.total) return;
+    const auto is_due = [&](std::int64_t every) {
+      return every > 0 && (progress.iteration % every == 0 || progress.iteration == progress.total);
+    };
+    const bool is_recorded = is_due(measuring_.every);
+    if (!is_recorded && !is_due(device.is_cuda() ? kLookEvery : 1)) return;
     record();
-    go_on_after_pause();
+    is_recorded_ = is_recorded;
     at_hand_.iteration = progress.iteration;
-    at_hand_.epoch = static_cast<double>(progress.images) / static_cast<double>(measuring_.images);
     at_hand_.learning_rate = learning_rate;
-    at_hand_.images_per_second = static_cast<double>(images_) / seconds_;
-    images_ = 0;
-    seconds_ = 0.0;
+    if (is_recorded) {
+      go_on_after_pause();
+      at_hand_.epoch = static_cast<double>(progress.images) / static_cast<double>(measuring_.images);
+      at_hand_.images_per_second = static_cast<double>(images_) / seconds_;
+      images_ = 0;
+      seconds_ = 0.0;
+    }
     read_ = step_.measure();
+    if (!device.is_cuda()) record();
   }
 
-  /// Waits for the one at hand, if there is any.
+  /// Waits for the one at hand, if there is any. Throws Diverged.
   void record() {
     if (!read_) return;
     const engine::Measurements read = read_();
@@ -157,7 +173,8 @@ class Recorder {
     at_hand_.loss = read.loss;
     at_hand_.gradient_norm = read.gradient_norm;
     at_hand_.loss_scale = read.loss_scale;
-    measuring_.record(at_hand_);
+    if (is_recorded_) measuring_.record(at_hand_);
+    watch_.look(at_hand_.iteration, at_hand_.learning_rate, read);
   }
 
   /// What takes time until go_on() does not count.
@@ -175,7 +192,9 @@ class Recorder {
 
   const Measuring& measuring_;
   const engine::TrainingStep& step_;
+  DivergenceWatch& watch_;
   Measurement at_hand_;
+  bool is_recorded_ = false;                    // at_hand_, or only looked at
   std::function<engine::Measurements()> read_;  // what at_hand_ lacks; empty: nothing at hand
   std::int64_t images_ = 0;                     // since the last one
   double seconds_ = 0.0;                        // of work on them, until start_
@@ -191,13 +210,25 @@ class Training {
         next_batch_(next_batch),
         plan_(plan),
         looks_(plan.validation, step, adapter, clip),
-        recorder_(plan.measuring, step) {
+        watch_(plan, plan.checkpoints.resumed ? plan.checkpoints.resumed->iteration : 0),
+        recorder_(plan.measuring, step, watch_) {
     progress_.total = plan.iterations;
     progress_.loss = [this] { return loss(); };
     if (plan.checkpoints.resumed) load(*plan.checkpoints.resumed);
   }
 
   TrainingResult run() {
+    try {
+      return run_until_interrupted();
+    } catch (const Diverged&) {
+      require_processes();
+      looks_.give_up();
+      throw;
+    }
+  }
+
+ private:
+  TrainingResult run_until_interrupted() {
     try {
       return run_uninterrupted();
     } catch (const Interrupted&) {
@@ -206,7 +237,6 @@ class Training {
     }
   }
 
- private:
   TrainingResult run_uninterrupted() {
     looks_.after(progress_.iteration);  // what an interruption has left out
     recorder_.go_on();
@@ -219,7 +249,6 @@ class Training {
       recorder_.go_on();
     }
     recorder_.record();
-    require_finite_loss();
     require_processes();
     TrainingResult result;
     result.images = progress_.images;
@@ -231,12 +260,13 @@ class Training {
   void iterate() {
     const double learning_rate = step_.learning_rate();
     const Batch batch = next_batch_();
+    watch_.remember(progress_.iteration + 1, batch.items);
     device_loss_ = batch.texts ? step_.run(batch.images, batch.labels, *batch.texts)
                                : step_.run(batch.images, batch.labels);
     ++progress_.iteration;
     progress_.images += batch.labels.size(0);
     progress_.learning_rate = step_.learning_rate();
-    recorder_.after(progress_, batch.labels.size(0), learning_rate);
+    recorder_.after(progress_, batch.labels.size(0), learning_rate, device_loss_.device());
     if (plan_.on_progress) plan_.on_progress(progress_);
   }
 
@@ -286,12 +316,6 @@ class Training {
   /// Of the last iteration; waits for the device.
   double loss() const { return device_loss_.defined() ? device_loss_.item<double>() : resumed_loss_; }
 
-  void require_finite_loss() const {
-    if (std::isfinite(loss())) return;
-    throw Error("the training loss is not finite after " + std::to_string(progress_.total) +
-                " iterations (hint: lower --lr, or --precision bf16 or fp32)");
-  }
-
   /// After waiting for the device: what it has computed since one was lost is nothing.
   void require_processes() const {
     if (plan_.processes != nullptr) plan_.processes->check();
@@ -301,6 +325,7 @@ class Training {
   const NextBatch& next_batch_;
   const TrainingPlan& plan_;
   Looks looks_;
+  DivergenceWatch watch_;
   Recorder recorder_;
   Progress progress_;
   at::Tensor device_loss_;
@@ -338,7 +363,7 @@ DrawTexts draw_texts(const text::Tokenizer& tokenizer, const std::vector<std::ve
 NextBatch batches_of(data::TrainingLoader& loader, DrawTexts texts) {
   return [&loader, texts = std::move(texts)] {
     const data::Batch batch = loader.next();
-    Batch next = {batch.pixels, batch.labels};
+    Batch next = {batch.pixels, batch.labels, {}, batch.items};
     if (texts) next.texts = texts(batch.items, batch.first_sample);
     return next;
   };
@@ -350,7 +375,7 @@ NextBatch batches_of(data::TrainingDraws& draws, DrawTexts texts) {
     const auto count = static_cast<std::int64_t>(batch.requests.size());
     at::Tensor requests = at::empty({count, static_cast<std::int64_t>(sizeof(ops::ViewRequest))}, at::kByte);
     std::memcpy(requests.mutable_data_ptr(), batch.requests.data(), requests.nbytes());
-    Batch next = {requests, at::tensor(batch.labels, at::kLong)};
+    Batch next = {requests, at::tensor(batch.labels, at::kLong), {}, batch.items};
     if (texts) next.texts = texts(batch.items, batch.first_sample);
     return next;
   };

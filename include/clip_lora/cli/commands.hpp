@@ -33,6 +33,9 @@ int split_command(const std::vector<std::string>& arguments);
 /// throws ConfigError, DataError, CheckpointError, Interrupted.
 int sweep_command(const std::vector<std::string>& arguments);
 
+/// The exit code of predict and embed where pictures had to be skipped.
+constexpr int kSkippedFiles = 3;
+
 /// `clip_lora predict IMAGES… --adapter A`: classifies pictures. Returns 0, or 3 if pictures had to be
 /// skipped; throws ConfigError, DataError, CheckpointError, Interrupted.
 int predict_command(const std::vector<std::string>& arguments);

@@ -22,6 +22,8 @@ std::string percent(double value);
 /// 75.2 → "1 min 15 s", 12.34 → "12.3 s".
 std::string duration(double seconds);
 
+constexpr double kBytesPerGib = 1024.0 * 1024.0 * 1024.0;
+
 /// 5320 images in one second → "5,320 images/s".
 std::string images_per_second(std::int64_t images, double seconds);
 

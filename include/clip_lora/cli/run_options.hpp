@@ -111,6 +111,7 @@ struct ComputeOptions {
   std::string device = "auto";     ///< see parse_device
   std::string precision = "auto";  ///< see parse_precision
   bool tf32 = false;               ///< products of fp32 on CUDA are rounded to TF32
+  bool deterministic = false;      ///< the same bits on every machine with a CPU or GPU of the kind
   bool verbose = false;            ///< details on the standard error stream
   bool quiet = false;              ///< accuracies and errors only
 

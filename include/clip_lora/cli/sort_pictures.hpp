@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,7 @@ class PictureSorter {
   std::vector<std::filesystem::path> class_folders_;  // by label
   SortMode mode_;
   double threshold_;
+  std::set<std::filesystem::path> looked_at_;  // folders, for what killed runs left there
   std::int64_t placed_ = 0;
   std::int64_t renamed_ = 0;
   std::int64_t already_there_ = 0;

@@ -31,6 +31,14 @@ std::string describe_device(at::Device device);
 /// limit. The largest number on the CPU.
 std::int64_t free_memory_bytes(at::Device device);
 
+/// All of a CUDA device's memory, whoever uses it.
+std::int64_t total_memory_bytes(at::Device device);
+
+/// Whether what is computed from now on is the same, bit for bit, each time: on CPUs of a kind whatever their number
+/// of cores, since it is computed by one thread, and on GPUs of a kind by operations that have a fixed order, those
+/// that have none being errors. Otherwise as many threads as there were in the beginning.
+void be_deterministic(bool deterministic);
+
 /// The most bytes that tensors took on a CUDA device at any time since reset_peak_memory(); nothing on the CPU.
 std::optional<std::int64_t> peak_memory_bytes(at::Device device);
 void reset_peak_memory(at::Device device);

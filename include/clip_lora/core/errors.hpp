@@ -36,7 +36,8 @@ class CheckpointError : public Error {
 /// A signal asked the program to stop: exit code 128 + signal_number().
 class Interrupted : public std::runtime_error {
  public:
-  Interrupted(int signal_number, const std::string& what) : std::runtime_error(what), signal_number_(signal_number) {}
+  Interrupted(int signal_number, const std::string& what)
+      : std::runtime_error(what), signal_number_(signal_number) {}
   int signal_number() const { return signal_number_; }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 namespace clip_lora {
 
@@ -9,6 +10,9 @@ namespace clip_lora {
 /// limits of the control group (version 1 or 2) and of those above it leave, cached files not counted; 1 GiB
 /// where neither can be read. `root` holds proc/ and sys/.
 std::uint64_t available_memory_bytes(const std::filesystem::path& root = "/");
+
+/// 12345678 → "12 MB".
+std::string megabytes(std::uint64_t bytes);
 
 /// The most memory that the process had resident at any time since reset_peak_resident(), or since it began where the
 /// system lets nobody reset it; 0 where it cannot be read.

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/ScalarType.h>
+
 #include <cstdint>
 
 #include "clip_lora/ops/adamw.hpp"
@@ -22,6 +24,10 @@ struct OptimiserOptions {
 
 /// The options in the words of the op.
 ops::AdamWOptions adamw_options(const OptimiserOptions& options, std::int64_t total);
+
+/// Of a model of `type`: dynamic in float16, a constant 1 in any other, so that gradients that are not finite make no
+/// update there either.
+ops::LossScaling loss_scaling_for(at::ScalarType type);
 
 /// The learning rate of iteration `iteration` (from 0) of `total`: without a warm-up PyTorch's
 /// CosineAnnealingLR(T_max = total).

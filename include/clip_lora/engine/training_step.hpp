@@ -54,6 +54,8 @@ struct Measurements {
   double loss = 0.0;           ///< the batch's mean, before the update
   double gradient_norm = 0.0;  ///< Euclidean, of all gradients together, without the loss scale
   double loss_scale = 1.0;     ///< that the gradients were computed with; 1 unless in float16
+  bool scales_loss = false;    ///< in float16, where some gradients overflow, which lowers the scale
+  std::int64_t skipped = 0;    ///< of all iterations so far, those without an update, see TrainingStep
 };
 
 /// One iteration of training an adapter: encode prompts and the batch's images, the loss, gradients of what
@@ -61,7 +63,8 @@ struct Measurements {
 /// and images on two streams, and nothing waits for the device; unless the adapter is left to autograd (see
 /// lora::Adapter::attach), or the texts of a batch do not fit memory at once. In float16 the loss is scaled
 /// (Micikevicius et al. 2018), from 1,024 on: the factor 100 on cosines would overflow at
-/// torch.amp.GradScaler's 65,536.
+/// torch.amp.GradScaler's 65,536. An iteration whose gradients are not finite makes no update, whatever the type:
+/// neither parameters nor averages ever come to hold a NaN by them.
 ///
 /// Several processes, each with a step of the same options, equal one but for rounding: process r of N takes
 /// images share_of(B, r, N) of a batch, the contrastive loss holds each pair against all B, gradients are

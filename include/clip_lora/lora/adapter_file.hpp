@@ -72,7 +72,7 @@ void save_adapter(const std::filesystem::path& path, const Adapter& adapter, con
 /// `fingerprint` is the model's; "" skips the comparison; a kRAdapterRelease is compared by the weights of
 /// the model that it holds. Throws CheckpointError if the file or folder is missing, unreadable or of no
 /// known format, if tensors are missing, unexpected or wrongly shaped for this model (all at once, ten and a
-/// count), if it was trained on another backbone of the same shapes, and for what CLIP-LoRA cannot be:
+/// count) or hold NaN or infinities, if it was trained on another backbone of the same shapes, and for what CLIP-LoRA cannot be:
 /// another method of PEFT (DoRA, biases, modules_to_save, …), naming what was found.
 LoadedAdapter load_adapter(const std::filesystem::path& path, const model::Clip& clip,
                            const std::string& fingerprint);

@@ -28,7 +28,8 @@ struct LoadedClip {
 /// safetensors file of ours, or the code of a TorchScript archive; else it is taken to be OpenAI's, with a
 /// warning that names `--activation`. Throws CheckpointError that lists every missing, unexpected and wrongly
 /// shaped tensor by the file's own names (ten and a count); for a configuration that contradicts the shapes,
-/// or the activation in the weights' own file (unless `activation` decides); and for what is no CLIP with a
+/// or the activation in the weights' own file (unless `activation` decides); for NaN and infinities, naming the
+/// tensors, and a logit scale far from every CLIP's; and for what is no CLIP with a
 /// vision transformer and CLIP's own text transformer (a ResNet, a timm tower, a text tower of transformers'
 /// AutoModel, SigLIP, CoCa, …), naming what was found.
 LoadedClip load_clip(const io::CheckpointFiles& files, std::optional<Activation> activation = std::nullopt);

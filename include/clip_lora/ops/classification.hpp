@@ -9,9 +9,10 @@ namespace clip_lora::ops {
 /// What the loss is made of beside features and labels.
 struct ClassificationOptions {
   double logit_scale = 100.0;
-  std::int64_t prompts_per_class = 1;  ///< T; a class's features are the normalised mean of its normalised prompts'
-  at::Tensor class_weights = {};       ///< [C] float32, or undefined: all alike
-  at::Tensor loss_scale = {};          ///< [] or [1] float32 on the device, factor on the gradients; undefined: 1
+  std::int64_t prompts_per_class =
+      1;  ///< T; a class's features are the normalised mean of its normalised prompts'
+  at::Tensor class_weights = {};  ///< [C] float32, or undefined: all alike
+  at::Tensor loss_scale = {};     ///< [] or [1] float32 on the device, factor on the gradients; undefined: 1
 };
 
 struct ClassificationLoss {

@@ -19,9 +19,9 @@ struct LayerNormWeights {
 /// The down-projections A of up to three low-rank updates of the same rows. What they yield are extra columns of the
 /// rows: [x | A dropout(x) | 0]. Each update has a dropout mask of its own (0, 1, 2).
 struct DownProjection {
-  at::Tensor a;                              ///< [n, D] float32, the updates' A's one below the other
-  std::array<std::int64_t, 3> ranks = {};    ///< rows of `a` of each update, Σ = n; 0: no such update
-  std::int64_t columns = 0;                  ///< n rounded up to a multiple of 8, and at least 8; 0: no update
+  at::Tensor a;                            ///< [n, D] float32, the updates' A's one below the other
+  std::array<std::int64_t, 3> ranks = {};  ///< rows of `a` of each update, Σ = n; 0: no such update
+  std::int64_t columns = 0;                ///< n rounded up to a multiple of 8, and at least 8; 0: no update
   Dropout dropout;
 };
 
@@ -51,8 +51,8 @@ at::Tensor layer_norm_backward(const at::Tensor& d_rows, const at::Tensor& x, co
 at::Tensor append_down_projection(const at::Tensor& x, const DownProjection& down);
 
 /// Backward of append_down_projection: dx [T, D]; d_a as above.
-at::Tensor append_down_projection_backward(const at::Tensor& d_rows, const at::Tensor& x, const DownProjection& down,
-                                           const at::Tensor& d_a);
+at::Tensor append_down_projection_backward(const at::Tensor& d_rows, const at::Tensor& x,
+                                           const DownProjection& down, const at::Tensor& d_a);
 
 /// Gradients of the up-projections B: dB = scaling · dYᵀ a for each update. dy: [T, m · D], m = 1, 2 or 3, whose m
 /// parts of D columns belong to the first m updates; down_columns: [T, ≥ n], a strided view, whose first n = Σ ranks

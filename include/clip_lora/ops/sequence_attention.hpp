@@ -26,7 +26,8 @@ at::Tensor attend_backward(const at::Tensor& d_rows, const at::Tensor& qkv, cons
 
 /// The same for the last block, where only the rows packing.ends matter: q [N, D] of those rows, kv [T, 2D] of all.
 /// Each attends to all rows of its sequence (the prefix included). Returns rows [N, D].
-Attended attend_at_ends(const at::Tensor& q, const at::Tensor& kv, const Packing& packing, std::int64_t heads);
+Attended attend_at_ends(const at::Tensor& q, const at::Tensor& kv, const Packing& packing,
+                        std::int64_t heads);
 
 struct EndGradients {
   at::Tensor q;   ///< [N, D]

@@ -36,14 +36,9 @@ class Tokenizer {
                                      Overlong overlong = Overlong::kError) const;
 
  private:
-  /// Two adjacent ids and the one that replaces them.
-  struct Merge {
-    std::int64_t left, right, id;
-  };
-
   std::vector<std::int64_t> encode_word(std::string_view word) const;
-  std::optional<Merge> earliest_merge(const std::vector<std::int64_t>& ids) const;
-  static void apply_merge(const Merge& merge, std::vector<std::int64_t>& ids);
+  /// What replaces two adjacent ids; nothing if no merge does.
+  std::optional<std::int64_t> merged(std::int64_t left, std::int64_t right) const;
 
   std::array<std::int64_t, 256> byte_ids_;  ///< id of each byte; + 256 where it ends a word
   /// Key: two adjacent ids, the left one in the upper 32 bits. Value: the id of the two as one; ids of

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "clip_lora/core/errors.hpp"
 #include "clip_lora/data/dataset.hpp"
 #include "clip_lora/data/loader.hpp"
 #include "clip_lora/data/training_draws.hpp"
@@ -24,6 +26,14 @@ struct Batch {
                       ///< several processes each has its share
   at::Tensor labels;  ///< [B] int64
   std::optional<model::Prompts> texts = {};  ///< one of each image, with the contrastive loss
+  std::vector<std::int64_t> items = {};      ///< as data::Batch::items; what a message may name
+};
+
+/// The training came to a loss or gradients that are not finite, or in float16 to nothing but. The adapter is
+/// then as the last update left it that was finite; with Select::kBest, after a look, the best so far.
+class Diverged : public Error {
+ public:
+  using Error::Error;
 };
 
 /// Gives the batches of one iteration after the other.
@@ -117,7 +127,8 @@ struct TrainingPlan {
   Validation validation = {};
   Checkpoints checkpoints = {};
   Measuring measuring = {};
-  std::function<void(const Progress&)> on_progress = {};  ///< after each iteration
+  std::function<void(const Progress&)> on_progress = {};       ///< after each iteration
+  std::function<std::string(std::int64_t item)> picture = {};  ///< its name, for messages
   engine::ProcessGroup* processes =
       nullptr;  ///< those of the step: a signal to one stops all at one iteration
 };
@@ -133,8 +144,8 @@ struct TrainingResult {
 /// they are what is looked at and what the adapter is in the end. Looks at the validation split, checkpoints
 /// and measurements change nothing of the training. Goes on from plan.checkpoints.resumed if that is there:
 /// `next_batch` then has to begin behind as many batches. Throws Interrupted between two iterations or in a
-/// look once a signal is pending, having saved a checkpoint if there are to be any; and Error if the loss is
-/// no longer finite at the end of training, or a process is lost.
+/// look once a signal is pending, having saved a checkpoint if there are to be any; Diverged, on the CPU after
+/// the iteration that did it, on CUDA, where nothing waits, up to 14 later; and Error if a process is lost.
 TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
                      model::Clip& clip, const TrainingPlan& plan);
 
