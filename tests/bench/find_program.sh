@@ -4,7 +4,7 @@
 # find_program NAME: its path in $programs, in the build folder's bin/ or in bench/.
 find_program() {
   local name=$1 place
-  for place in "$programs/$name" "$programs/bin/$name" "$programs/bench/$name"; do
+  for place in "${programs:?}/$name" "$programs/bin/$name" "$programs/bench/$name"; do
     if [[ -x $place ]]; then
       echo "$place"
       return

@@ -29,9 +29,10 @@ if [[ ! -d $photos/train ]]; then
 fi
 "$bench_loader" decode "$photos/train" --workers "$workers" | tee "$work/decode.txt"
 
+read -ra flags <<<"${FLAGS:-}"
 python3 - "$work" "$count" "$epochs" "$clip_lora" --dataset "$photos" --shots all --epochs "$epochs" \
   --checkpoint "$checkpoint" --image_memory "$memory_gib" --workers "$workers" --save_path "$work/results" \
-  ${FLAGS:-} <<'PYTHON'
+  "${flags[@]}" <<'PYTHON'
 import json, pathlib, re, resource, subprocess, sys, time
 
 work, count, epochs, command = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]

@@ -16,12 +16,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-/// "adapted    12.50 %", without the gain.
-std::string adapted(const Outcome& outcome) {
-  const std::string line = outcome.line("adapted");
-  return line.substr(0, line.find('%') + 1);
-}
-
 io::StateDict weights_of(const fs::path& adapter) {
   return io::nested_tensors(io::read_torch_archive(adapter).root.toGenericDict(), "");
 }

@@ -27,12 +27,6 @@ std::string case_name(const ::testing::TestParamInfo<Case>& info) {
   return info.param.name + (info.param.folder_names == FolderNames::kCoop ? "_by_coop" : "_by_the_release");
 }
 
-/// "adapted    12.50 %", without the gain that only a training run prints.
-std::string adapted(const Outcome& outcome) {
-  const std::string line = outcome.line("adapted");
-  return line.substr(0, line.find('%') + 1);
-}
-
 class Miniature : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Miniature, IsTrainedOnEvaluatedSavedAndReloaded) {

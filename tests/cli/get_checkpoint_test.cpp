@@ -23,6 +23,11 @@ class GetCheckpoint : public ::testing::Test {
  protected:
   GetCheckpoint() { write_bytes(folder_ / "source", content()); }
 
+  void SetUp() override {  // a user without root may have none
+    if (run_program({"-c", "command -v curl"}, "/bin/sh").exit_code != 0)
+      GTEST_SKIP() << "curl is not installed";
+  }
+
   Outcome fetch(std::vector<std::string> more = {}, const std::string& name = "ViT-B/16") const {
     std::vector<std::string> arguments = {name, "--out", out().string(), "--url",
                                           "file://" + (folder_ / "source").string()};

@@ -125,6 +125,7 @@ const json kOtherValues = {{"dataset", "eurosat"},
                            {"device", "cuda:1"},
                            {"precision", "bf16"},
                            {"tf32", true},
+                           {"deterministic", true},
                            {"verbose", true},
                            {"quiet", true}};
 
@@ -213,6 +214,7 @@ void expect_in_fields(const RunOptions& options) {
   EXPECT_EQ(options.compute.device, "cuda:1");
   EXPECT_EQ(options.compute.precision, "bf16");
   EXPECT_TRUE(options.compute.tf32);
+  EXPECT_TRUE(options.compute.deterministic);
   EXPECT_TRUE(options.compute.verbose);
   EXPECT_TRUE(options.compute.quiet);
 }
@@ -380,9 +382,12 @@ TEST(RunOptions, JsonValuesOfAnotherTypeAreRefusedByKey) {
 }
 
 TEST(RunOptions, AConfigurationFileThatIsNoJsonObjectIsRefused) {
-  EXPECT_THAT(config_error("[1]"), HasSubstr("expected a JSON object, got array"));
+  EXPECT_THAT(config_error("[1]"), HasSubstr("it is a JSON array, expected an object"));
   EXPECT_THAT(config_error("{\"shots\": "), HasSubstr("parse error"));
   EXPECT_THAT(config_error(""), HasSubstr("parse error"));
+  EXPECT_THAT(config_error("{\"lr\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}"),
+              HasSubstr("nested deeper than 64"));
+  EXPECT_THAT(config_error(R"({"lr": 1, "lr": 2})"), HasSubstr("'lr' is there twice"));
   EXPECT_THAT(parse_error({"--config", "missing.json"}), HasSubstr("configuration file 'missing.json'"));
   EXPECT_THAT(parse_error({"--config", "/"}), HasSubstr("configuration file '/'"));
 }

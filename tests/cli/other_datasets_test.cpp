@@ -59,14 +59,14 @@ class OtherDatasets : public ::testing::Test {
   cli::KeptOtherDatasets kept_;
 };
 
-constexpr std::size_t kImageNetClasses = 1000;
+constexpr std::size_t kClassesOfImageNet = 1000;
 
 TEST_F(OtherDatasets, OfRobustnessAreTheShiftsWithWhatTheirLabelsMean) {
   write_shifts();
-  const auto found = kept_.load(robustness(), kImageNetClasses);
+  const auto found = kept_.load(robustness(), kClassesOfImageNet);
   EXPECT_THAT(names(found),
               ElementsAre("imagenet_v2", "imagenet_r", "imagenet_sketch", "objectnet", "imagenet_a"));
-  std::vector<int> all(kImageNetClasses);
+  std::vector<int> all(kClassesOfImageNet);
   std::iota(all.begin(), all.end(), 0);
   for (const std::string name : {"imagenet_v2", "imagenet_sketch"}) {
     const OtherDataset& shift = named(found, name);
@@ -111,7 +111,7 @@ TEST_F(OtherDatasets, ThatAreMissingAreListedWithTheirPlacesOrLeftOut) {
   write_shifts();
   fs::remove_all(root_ / "imagenet-a");
   fs::remove_all(root_ / "objectnet-1.0");
-  const std::string refused = message_of<DataError>([&] { kept_.load(robustness(), kImageNetClasses); });
+  const std::string refused = message_of<DataError>([&] { kept_.load(robustness(), kClassesOfImageNet); });
   EXPECT_THAT(refused, AllOf(HasSubstr("--protocol robustness"), HasSubstr("'imagenet_a'"),
                              HasSubstr((root_ / "imagenet-adversarial/imagenet-a").string()),
                              HasSubstr((root_ / "ObjectNet").string()),
@@ -120,13 +120,13 @@ TEST_F(OtherDatasets, ThatAreMissingAreListedWithTheirPlacesOrLeftOut) {
 
   auto skipping = robustness();
   skipping.data.skip_missing = true;
-  const auto found = kept_.load(skipping, kImageNetClasses);
+  const auto found = kept_.load(skipping, kClassesOfImageNet);
   EXPECT_THAT(names(found), ElementsAre("imagenet_v2", "imagenet_r", "imagenet_sketch"));
   EXPECT_THAT(found.warnings, ElementsAre(AllOf(HasSubstr("left out"), HasSubstr("'objectnet'")),
                                           AllOf(HasSubstr("left out"), HasSubstr("'imagenet_a'"))));
 
   write_shift_miniature(root_.path(), "imagenet_a");
-  EXPECT_THAT(kept_.load(skipping, kImageNetClasses).datasets, SizeIs(4)) << "what has come is found";
+  EXPECT_THAT(kept_.load(skipping, kClassesOfImageNet).datasets, SizeIs(4)) << "what has come is found";
 }
 
 TEST_F(OtherDatasets, ThatAreThereByHalfAreErrorsWhateverMayBeMissing) {
@@ -134,7 +134,7 @@ TEST_F(OtherDatasets, ThatAreThereByHalfAreErrorsWhateverMayBeMissing) {
   fs::remove_all(root_ / "objectnet-1.0/mappings");
   auto skipping = robustness();
   skipping.data.skip_missing = true;
-  EXPECT_THAT(message_of<DataError>([&] { kept_.load(skipping, kImageNetClasses); }),
+  EXPECT_THAT(message_of<DataError>([&] { kept_.load(skipping, kClassesOfImageNet); }),
               AllOf(HasSubstr("'objectnet'"), HasSubstr("objectnet_to_imagenet_1k.json")));
 }
 

@@ -19,18 +19,12 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-/// "adapted    12.50 %", without the gain.
-std::string adapted(const Outcome& outcome) {
-  const std::string line = outcome.line("adapted");
-  return line.substr(0, line.find('%') + 1);
-}
-
 std::vector<std::string> with(std::vector<std::string> arguments, const std::vector<std::string>& more) {
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
 
-json read_json(const fs::path& file) { return json::parse(read_bytes(file)); }
+json json_of(const fs::path& file) { return json::parse(read_bytes(file)); }
 
 std::vector<std::string> lines_of(const std::string& text) {
   std::vector<std::string> lines;
@@ -47,7 +41,7 @@ class OwnData : public ::testing::Test {
     return task_.save_path() / "small" / dataset / shots / "seed1";
   }
   json split_of(const std::string& benchmark_split) const {
-    return read_json(task_.split_file()).at(benchmark_split);
+    return json_of(task_.split_file()).at(benchmark_split);
   }
 
   /// Trains on `dataset`, which must go well.
@@ -130,7 +124,7 @@ TEST_F(OwnData, ClassFoldersAreSplitOnceForAllRuns) {
     return found;
   };
   const auto first = paths(results("images") / "predictions.csv");
-  EXPECT_EQ(first.size(), read_json(kept).at("test").size() + 1) << "and the header";
+  EXPECT_EQ(first.size(), json_of(kept).at("test").size() + 1) << "and the header";
   EXPECT_EQ(paths(task_.save_path() / "small/images/1shots/seed2/predictions.csv"), first);
 
   EXPECT_THAT(refusal(class_folders(), 2, {{"--test_fraction", "0.5"}}), HasSubstr("--test_fraction 0.5"));
@@ -148,8 +142,8 @@ TEST_F(OwnData, ResultsAreConsistentWithThePredictions) {
                                                 {"--image_memory", "1"},
                                                 {"--cache_dir", (task_ / "cache").string()},
                                                 {"--save_predictions", ""}});
-  const json found = read_json(results("images", "allshots") / "results.json");
-  const json split = read_json(task_.save_path() / "images_split.json");
+  const json found = json_of(results("images", "allshots") / "results.json");
+  const json split = json_of(task_.save_path() / "images_split.json");
   const auto images = split.at("train").size();
   const auto iterations = 2 * ((images + 15) / 16);
   EXPECT_EQ(found["training"]["iterations"], iterations);
@@ -219,7 +213,7 @@ TEST_F(OwnData, TemplatesAndClassNamesAreSavedWithTheAdapterAndObeyedByEvalOnly)
   trained_flags["--train_templates"] = "all";
   const Outcome trained = run(class_folders(), trained_flags,
                               {"--template", "a thermal picture of a {}.", "--template", "a hot {}."});
-  const json found = read_json(results("images") / "results.json");
+  const json found = json_of(results("images") / "results.json");
   EXPECT_EQ(found["templates"], json::array({"a thermal picture of a {}.", "a hot {}."}));
   EXPECT_THAT(found["class_names"].dump(), AllOf(HasSubstr("red disk"), HasSubstr("thick cross")));
 
@@ -241,8 +235,8 @@ TEST_F(OwnData, ZeroShotTemplatesAreForTheZeroShotLineAlone) {
   const Outcome same = run("shapes", {{"--zero_shot_templates", (task_ / "same.txt").string()}});
   EXPECT_EQ(same.line("zero-shot"), plain.line("zero-shot"));
 
-  const auto untouched = [&] { return read_json(results("shapes") / "results.json").at("zero_shot"); };
-  const std::vector<std::string> names = read_json(results("shapes") / "results.json").at("class_names");
+  const auto untouched = [&] { return json_of(results("shapes") / "results.json").at("zero_shot"); };
+  const std::vector<std::string> names = json_of(results("shapes") / "results.json").at("class_names");
   json descriptions, expected = json::array();
   for (std::size_t i = 0; i < names.size(); ++i)  // each class is told in the words of the next
     descriptions[names[i]] = {"a photo of a " + names[(i + 1) % names.size()] + "."};
@@ -287,7 +281,7 @@ TEST_F(OwnData, MissingImagesAreLeftOutIfThatIsAllowedAndResultsSaySo) {
   EXPECT_THAT(refusal("shapes", 3), HasSubstr("--allow_missing"));
   const Outcome outcome = run("shapes", {{"--shots", "3"}, {"--allow_missing", ""}});
   EXPECT_THAT(outcome.output, HasSubstr("missing    images left out: 1 of test, 3 of train"));
-  const json found = read_json(results("shapes", "3shots") / "results.json");
+  const json found = json_of(results("shapes", "3shots") / "results.json");
   EXPECT_EQ(found["missing_images"], (json{{"test", 1}, {"train", 3}}));
   EXPECT_EQ(found["per_class"][0]["total"], 1) << "of two circles";
   EXPECT_THAT(found["warnings"].dump(), AllOf(HasSubstr("16 classes have fewer than 3 training images"),

@@ -40,6 +40,11 @@ std::string Outcome::line(const std::string& word) const {
   return output.substr(begin, output.find('\n', begin) - begin);
 }
 
+std::string adapted(const Outcome& outcome) {
+  const std::string line = outcome.line("adapted");
+  return line.substr(0, line.find('%') + 1);
+}
+
 Program::Program(const std::vector<std::string>& arguments, const std::string& executable) {
   std::vector<std::string> words = {executable};
   words.insert(words.end(), arguments.begin(), arguments.end());

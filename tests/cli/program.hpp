@@ -42,6 +42,9 @@ class Program {
   bool ended_ = false;
 };
 
+/// Of its output "adapted    12.50 %", without the gain that only a training run prints.
+std::string adapted(const Outcome& outcome);
+
 Outcome run_program(const std::vector<std::string>& arguments,
                     const std::string& executable = CLIP_LORA_PROGRAM);
 

@@ -23,24 +23,18 @@ std::vector<std::string> keys(const json& object) {
   return names;
 }
 
-std::vector<std::string> files_in(const std::filesystem::path& folder) {
+std::vector<std::string> names_in(const std::filesystem::path& folder) {
   std::vector<std::string> names;
   for (const auto& file : std::filesystem::directory_iterator(folder))
     names.push_back(file.path().filename());
   return names;
 }
 
-/// "adapted    12.50 %", without the gain that only a training run prints.
-std::string adapted(const Outcome& outcome) {
-  const std::string line = outcome.line("adapted");
-  return line.substr(0, line.find('%') + 1);
-}
-
 TEST(Run, TrainsAndSavesAdapterSettingsAndResultsWithTheDocumentedKeys) {
   const SmallTask task;
   const Outcome outcome = run_program(task.arguments());
   ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
-  EXPECT_THAT(files_in(task.result_folder()),
+  EXPECT_THAT(names_in(task.result_folder()),
               UnorderedElementsAre("lora_weights.pt", "config.json", "results.json", "metrics.jsonl"));
 
   const json results = json::parse(read_bytes(task.result_folder() / "results.json"));
@@ -132,7 +126,7 @@ TEST(Run, AnInterruptionInTrainingSaysWhatWasKeptAndLeavesNoAdapter) {
   EXPECT_EQ(outcome.exit_code, 128 + SIGINT);
   EXPECT_THAT(outcome.errors, HasSubstr("interrupted"));
   EXPECT_THAT(outcome.errors, HasSubstr("nothing was saved"));
-  EXPECT_THAT(files_in(task.result_folder()), ElementsAre());
+  EXPECT_THAT(names_in(task.result_folder()), ElementsAre());
 }
 
 TEST(Run, AnInterruptionInTrainingLeavesEarlierResultsAsTheyWere) {

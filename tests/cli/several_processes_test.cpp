@@ -235,5 +235,14 @@ TEST_F(TwoWorkers, LearnWhyTheOtherOneGivesUp) {
   EXPECT_THAT(outcome.errors, AllOf(HasSubstr("process 1 of 2, on "), HasSubstr("nowhere")));
 }
 
+TEST_F(SeveralProcesses, ThatDivergeEndAndKeepTheLastAdapter) {
+  const Outcome outcome = launch(2, {{"--lr", "1e20"}});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.errors,
+              HasSubstr("clip_lora: the training has diverged: the loss is nan at iteration 2 of 4"));
+  EXPECT_TRUE(fs::exists(result_folder() / "lora_weights.last_good.pt"));
+  EXPECT_FALSE(fs::exists(result_folder() / "lora_weights.pt"));
+}
+
 }  // namespace
 }  // namespace clip_lora::testing

@@ -166,6 +166,9 @@ TEST(Sweep, ThePrintedConfigurationIsTheSameSweep) {
 
 TEST(Sweep, BadGridsAreUsageErrorsThatNameTheKey) {
   const SweepTask task;
+  std::string numbers = "[1";  // to 50, three times: 125,000 runs
+  for (int i = 2; i <= 50; ++i) numbers += ", " + std::to_string(i);
+  numbers += "]";
   const std::map<std::string, std::string> messages = {
       {R"({"grid": {"alhpa": [1]}})", "unknown key 'alhpa' (hint: did you mean 'alpha'?)"},
       {R"({"grid": {"r": []}})", "'r' has no values"},
@@ -173,6 +176,8 @@ TEST(Sweep, BadGridsAreUsageErrorsThatNameTheKey) {
       {R"({"grid": {"r": [4, 4]}})", "{\"r\":4} twice"},
       {R"({"grid": {"seed": [4]}})", "unknown key 'seed'"},
       {R"({"grid": [1]})", "expected an object"},
+      {R"({"grid": {"r": )" + numbers + R"(, "batch_size": )" + numbers + R"(, "n_iters": )" + numbers + "}}",
+       "the sweep has more than 100000 runs"},
       {R"({"grid": {"r": ["four"]}})", "key 'r': expected a value of type INTEGER"},
       {R"({"grid": {"dropout_rate": [0, 2]}})", "dropout_rate"},
       {R"({"grid": {"r": [100000]}})", "--r 100000"},

@@ -17,7 +17,9 @@ struct ComputeCase {
   at::Device device;
   at::ScalarType dtype;
 
-  friend std::ostream& operator<<(std::ostream& stream, const ComputeCase& self) { return stream << self.name; }
+  friend std::ostream& operator<<(std::ostream& stream, const ComputeCase& self) {
+    return stream << self.name;
+  }
 };
 
 /// The cases of this test program: one source file for the CPU, one for CUDA.

@@ -84,7 +84,8 @@ TEST_P(LoraGolden, LossesAndGradientsReproduceTheReference) {
     const auto gradients = below(golden, "grad/");
     for (const auto& [name, tensor] : adapter.state_dict()) {
       ASSERT_TRUE(tensor.grad().defined()) << variant.file << " " << name;
-      EXPECT_TRUE(matches(tensor.grad() / step.loss_scale(), gradients.at(name), kHalfGradients)) << variant.file << " " << name;
+      EXPECT_TRUE(matches(tensor.grad() / step.loss_scale(), gradients.at(name), kHalfGradients))
+          << variant.file << " " << name;
     }
     EXPECT_EQ(adapter.state_dict().size(), gradients.size()) << variant.file;
   }

@@ -21,7 +21,7 @@ namespace {
 constexpr double kMargin = 0.05;
 constexpr double kLabelSmoothing = 0.02;
 constexpr double kDrop = 0.2;
-constexpr double kHalfLoss = 1e-2;  // after some updates in float16
+constexpr double kHalfLossAfterUpdates = 1e-2;  // after some updates in float16
 
 /// "vision.0.attn.weight" by the name that it has in an adapter here.
 std::string our_name(const std::string& golden) {
@@ -193,7 +193,8 @@ TEST_P(RAdapterGolden, TwentyUpdatesFollowTheReleases) {
     EXPECT_NEAR(step.learning_rate(), golden.at("lrs")[t].item<double>(), 1e-15) << "iteration " << t;
     step.run(images_, labels_, texts_);
     const engine::Measurements measured = step.measure()();
-    EXPECT_TRUE(matches(at::scalar_tensor(measured.loss), golden.at("losses")[t], kHalfLoss)) << "loss " << t;
+    EXPECT_TRUE(matches(at::scalar_tensor(measured.loss), golden.at("losses")[t], kHalfLossAfterUpdates))
+        << "loss " << t;
     EXPECT_TRUE(
         matches(at::scalar_tensor(measured.gradient_norm), golden.at("grad_norms")[t], kHalfGradients))
         << "norm " << t;

@@ -10,14 +10,14 @@ namespace {
 
 // float32: a few roundings, more of them seen where the derivative cancels. Lower precision: one rounding of the result,
 // 2⁻¹¹ and 2⁻⁹ of it at the most.
-const std::vector<std::pair<at::ScalarType, double>> kTolerances = {
+const std::vector<std::pair<at::ScalarType, double>> kGeluTolerances = {
     {at::kFloat, 3e-6}, {at::kHalf, 5e-4}, {at::kBFloat16, 2.5e-3}};
 
 TEST(GeluOnCuda, EqualsItsDefinitionForwardAndBackward) {
   CLIP_LORA_NEEDS_GPU();
   const std::vector<std::vector<std::int64_t>> shapes = {{1, 1}, {3, 5}, {77, 512}, {197, 2563}, {300, 4096}};
   for (const auto& shape : shapes) {
-    for (const auto& [type, tolerance] : kTolerances) {
+    for (const auto& [type, tolerance] : kGeluTolerances) {
       const auto h = (at::randn(shape) * 3.0).to(type), d_out = at::randn(shape).to(type);
       for (const auto kind : {ops::Gelu::kQuick, ops::Gelu::kExact}) {
         const auto expected = ops::gelu(h.to(at::kFloat), kind);

@@ -10,14 +10,14 @@ namespace {
 
 // Logits are up to 100 cosines, whose rounding in float32 the softmax passes on; lower precision rounds the
 // result once.
-const std::vector<std::pair<at::ScalarType, double>> kTolerances = {
+const std::vector<std::pair<at::ScalarType, double>> kContrastiveTolerances = {
     {at::kFloat, 2e-5}, {at::kHalf, 5e-4}, {at::kBFloat16, 3e-3}};
 
 TEST(ContrastiveLossOnCuda, EqualsTheSameOnACpu) {
   CLIP_LORA_NEEDS_GPU();
   for (const std::int64_t pairs : {2, 33, 512}) {
     for (const auto& labels : {at::randint(std::max<std::int64_t>(pairs / 3, 2), {pairs}), at::Tensor()}) {
-      for (const auto& [type, tolerance] : kTolerances) {
+      for (const auto& [type, tolerance] : kContrastiveTolerances) {
         SCOPED_TRACE(::testing::Message() << type << " B " << pairs << (labels.defined() ? " labelled" : ""));
         const auto images = at::randn({pairs, 512}).to(type), texts = at::randn({pairs, 512}).to(type);
         ops::ContrastiveOptions options{100.0, 0.05, 0.02, at::full({1}, 256.0F)};

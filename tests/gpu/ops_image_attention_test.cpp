@@ -11,11 +11,11 @@
 namespace clip_lora::testing {
 namespace {
 
-struct Shape {
+struct AttentionShape {
   std::int64_t images, length, heads, head_width;
 };
 
-at::Tensor split_heads(const at::Tensor& rows, const Shape& shape) {
+at::Tensor split_heads(const at::Tensor& rows, const AttentionShape& shape) {
   return rows.view({shape.images, shape.length, shape.heads, shape.head_width}).transpose(1, 2);
 }
 
@@ -26,7 +26,7 @@ struct Expected {
   at::Tensor rows, d_qkv;
 };
 
-Expected plain_attention(const at::Tensor& qkv, const at::Tensor& d_rows, const Shape& shape) {
+Expected plain_attention(const at::Tensor& qkv, const at::Tensor& d_rows, const AttentionShape& shape) {
   const auto thirds = qkv.to(at::kDouble).chunk(3, 1);
   const auto q = split_heads(thirds[0].contiguous(), shape), k = split_heads(thirds[1].contiguous(), shape),
              v = split_heads(thirds[2].contiguous(), shape);
@@ -46,7 +46,7 @@ class ImageAttentionOnCuda : public ::testing::TestWithParam<at::ScalarType> {
   void TearDown() override { ops::cap_shared_memory(0); }
 
   /// Relative norms: exponentials and gradients of scores are rounded to 16 bits before the second products.
-  void check(const Shape& shape, double spread = 1.0) const {
+  void check(const AttentionShape& shape, double spread = 1.0) const {
     SCOPED_TRACE(::testing::Message() << shape.images << " images of " << shape.length << " tokens, "
                                       << shape.heads << " heads of " << shape.head_width);
     const double tolerance = GetParam() == at::kFloat ? 1e-5 : GetParam() == at::kHalf ? 2e-3 : 1.5e-2;

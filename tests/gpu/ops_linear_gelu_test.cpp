@@ -15,7 +15,7 @@ using ops::Gelu;
 
 // Sums are in float32, and what is rounded to the type is the hidden rows and the result: 2⁻¹² and 2⁻⁹ of
 // each at the most.
-double tolerance(at::ScalarType type) {
+double gelu_tolerance(at::ScalarType type) {
   if (type == at::kFloat) return 3e-6;
   return type == at::kHalf ? 1e-3 : 8e-3;
 }
@@ -44,7 +44,8 @@ class LinearGeluOnCuda : public ::testing::TestWithParam<std::tuple<at::ScalarTy
   }
   void expect_close(const at::Tensor& actual, const at::Tensor& expected, const Shape& shape) const {
     EXPECT_EQ(actual.scalar_type(), type());
-    EXPECT_TRUE(close_in_norm(actual.to(at::kFloat).cpu(), expected.to(at::kFloat).cpu(), tolerance(type())))
+    EXPECT_TRUE(
+        close_in_norm(actual.to(at::kFloat).cpu(), expected.to(at::kFloat).cpu(), gelu_tolerance(type())))
         << shape.rows << " x " << shape.features << " x " << shape.inputs;
   }
 };

@@ -34,7 +34,8 @@ TEST_P(LinearOnCuda, IsTheProductWithBiasAndResidual) {
     const auto product = x.to(at::kDouble).matmul(weight.to(at::kDouble).t());
     expect_close(ops::linear(x, weight), product);
     expect_close(ops::linear(x, weight, bias), product + bias.to(at::kDouble));
-    expect_close(ops::linear(x, weight, bias, residual), product + bias.to(at::kDouble) + residual.to(at::kDouble));
+    expect_close(ops::linear(x, weight, bias, residual),
+                 product + bias.to(at::kDouble) + residual.to(at::kDouble));
   }
 }
 
@@ -47,9 +48,8 @@ TEST_P(LinearOnCuda, TakesRowsThatLieApart) {
 
 TEST_P(LinearOnCuda, TakesWidthsThatTheLibraryDoesNot) {
   const auto x = random({5, 7}), weight = random({3, 7}), bias = random({3}), residual = random({5, 3});
-  expect_close(ops::linear(x, weight, bias, residual),
-               x.to(at::kDouble).matmul(weight.to(at::kDouble).t()) + bias.to(at::kDouble) +
-                   residual.to(at::kDouble));
+  expect_close(ops::linear(x, weight, bias, residual), x.to(at::kDouble).matmul(weight.to(at::kDouble).t()) +
+                                                           bias.to(at::kDouble) + residual.to(at::kDouble));
 }
 
 TEST_P(LinearOnCuda, GivesTheSameBitsEachTime) {

@@ -24,7 +24,8 @@ TEST(PatchRowsOnCuda, EqualTheDefinitionBitForBit) {
       const auto rows = patch_rows(pixels.cuda(), patch, kUsual, dtype);
       EXPECT_TRUE(at::equal(rows.cpu(), patch_rows(pixels, patch, kUsual, dtype))) << size_px << " " << patch;
       const auto with_class_rows = patch_rows(pixels.cuda(), patch, kUsual, dtype, /*class_row=*/true);
-      EXPECT_TRUE(at::equal(with_class_rows.cpu(), patch_rows(pixels, patch, kUsual, dtype, /*class_row=*/true)));
+      EXPECT_TRUE(
+          at::equal(with_class_rows.cpu(), patch_rows(pixels, patch, kUsual, dtype, /*class_row=*/true)));
     }
   }
 }

@@ -9,16 +9,16 @@ namespace clip_lora::testing {
 namespace {
 
 /// Relative norm that results of `type` may be off by: products are summed in float32 and rounded once each.
-double tolerance(at::ScalarType type) {
+double adapter_tolerance(at::ScalarType type) {
   if (type == at::kFloat) return 5e-6;
   return type == at::kHalf ? 3e-3 : 2e-2;
 }
 
-struct Size {
+struct AdapterSize {
   std::int64_t rows, width, rank;  ///< rank 0: full
 };
 
-ops::ResidualAdapter random_adapter(const Size& size) {
+ops::ResidualAdapter random_adapter(const AdapterSize& size) {
   const auto scale = at::full({1}, 0.3);
   if (size.rank == 0) return {at::randn({size.width, size.width}) * 0.05, {}, {}, scale};
   return {{}, at::randn({size.width, size.rank}) * 0.1, at::randn({size.rank, size.width}) * 0.1, scale};
@@ -30,7 +30,7 @@ ops::ResidualAdapter each(const ops::ResidualAdapter& adapter, const Function& f
   return {apply(adapter.weight), apply(adapter.up), apply(adapter.down), apply(adapter.scale)};
 }
 
-void expect_equal(const Size& size, at::ScalarType type, bool has_factors, bool add) {
+void expect_equal(const AdapterSize& size, at::ScalarType type, bool has_factors, bool add) {
   const auto random = [&] { return at::randn({size.rows, size.width}).to(type); };
   const auto z = random(), residual = random(), d_out = random();
   const auto adapter = random_adapter(size);
@@ -43,24 +43,24 @@ void expect_equal(const Size& size, at::ScalarType type, bool has_factors, bool 
   const auto wide_z = z.to(at::kFloat);
   EXPECT_TRUE(close_in_norm(ops::add_adapted(z.cuda(), narrow, factors_there, residual.cuda()),
                             ops::add_adapted(wide_z, wide, factors, residual.to(at::kFloat)),
-                            tolerance(type)));
+                            adapter_tolerance(type)));
   const auto here = each(adapter, [](const at::Tensor& x) { return at::ones_like(x); });
   const auto there = each(here, [](const at::Tensor& x) { return x.cuda(); });
   const auto expected = ops::add_adapted_backward(d_out.to(at::kFloat), wide_z, wide, factors, here, add);
   const auto actual = ops::add_adapted_backward(d_out.cuda(), z.cuda(), narrow, factors_there, there, add);
   EXPECT_EQ(actual.scalar_type(), type);
-  EXPECT_TRUE(close_in_norm(actual, expected, tolerance(type)));
+  EXPECT_TRUE(close_in_norm(actual, expected, adapter_tolerance(type)));
   if (size.rank == 0) {
-    EXPECT_TRUE(close_in_norm(there.weight, here.weight, tolerance(type)));
+    EXPECT_TRUE(close_in_norm(there.weight, here.weight, adapter_tolerance(type)));
   } else {
-    EXPECT_TRUE(close_in_norm(there.up, here.up, tolerance(type)));
-    EXPECT_TRUE(close_in_norm(there.down, here.down, tolerance(type)));
+    EXPECT_TRUE(close_in_norm(there.up, here.up, adapter_tolerance(type)));
+    EXPECT_TRUE(close_in_norm(there.down, here.down, adapter_tolerance(type)));
   }
   // A sum of all rows' products, which cancel but for the root of their count: of the size of W's gradient.
   const auto& weight = size.rank == 0 ? wide.weight : wide.up;
   const auto& d_weight = size.rank == 0 ? here.weight : here.up;
   EXPECT_NEAR(there.scale.item<double>(), here.scale.item<double>(),
-              tolerance(type) * (weight.norm() * d_weight.norm() / 0.3).item<double>());
+              adapter_tolerance(type) * (weight.norm() * d_weight.norm() / 0.3).item<double>());
 }
 
 class AddAdaptedOnCuda : public ::testing::TestWithParam<at::ScalarType> {
@@ -69,7 +69,8 @@ class AddAdaptedOnCuda : public ::testing::TestWithParam<at::ScalarType> {
 };
 
 TEST_P(AddAdaptedOnCuda, EqualsTheSameOnACpu) {
-  for (const Size& size : {Size{197, 768, 0}, {1540, 512, 0}, {197, 768, 4}, {63, 512, 16}, {5, 20, 0}}) {
+  for (const AdapterSize& size :
+       {AdapterSize{197, 768, 0}, {1540, 512, 0}, {197, 768, 4}, {63, 512, 16}, {5, 20, 0}}) {
     for (const bool has_factors : {false, true}) {
       for (const bool add : {false, true}) {
         SCOPED_TRACE(::testing::Message() << "T " << size.rows << " D " << size.width << " R " << size.rank

@@ -18,7 +18,6 @@ constexpr int kTrain = 2;
 constexpr int kVal = 1;
 constexpr int kTest = 2;
 constexpr int kClasses = 3;
-constexpr int kImageNetClasses = 1000;
 constexpr int kSide = 32;  // pixels
 
 /// A class of a CoOp split: its pictures are called as the real ones are, up to their number.

@@ -6,6 +6,8 @@
 
 namespace clip_lora::testing {
 
+constexpr int kImageNetClasses = 1000;
+
 /// Whose folder names a data set on this disk has. Where they are alike, ImageNet's `images/train` and
 /// `train` are the two.
 enum class FolderNames { kCoop, kRelease };

@@ -15,8 +15,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int kImageNetClasses = 1000;
-
 /// A picture in each class folder, of which a few are drawn and the others linked.
 void write_class_folders(const fs::path& folder, const std::vector<std::string>& names) {
   constexpr std::size_t kDrawn = 3;

@@ -23,7 +23,7 @@ const ShapesDatasetSize kSmall = {.train = 2, .val = 1, .test = 3, .size_px = 32
 
 int shape_count() { return static_cast<int>(shape_class_names().size()); }
 
-std::vector<int> labels_of(const std::vector<Item>& items) {
+std::vector<int> shape_labels(const std::vector<Item>& items) {
   std::vector<int> labels;
   for (const Item& item : items) labels.push_back(item.label);
   return labels;
@@ -102,7 +102,7 @@ TEST(WriteShapesDataset, IsReadAsACoopSplitWithEqualCountsPerClass) {
   EXPECT_THAT(dataset.train, SizeIs(2 * shape_count()));
   EXPECT_THAT(dataset.val, SizeIs(shape_count()));
   EXPECT_THAT(dataset.test, SizeIs(3 * shape_count()));
-  const auto labels = labels_of(dataset.test);
+  const auto labels = shape_labels(dataset.test);
   for (int label = 0; label < shape_count(); ++label)
     EXPECT_EQ(std::count(labels.begin(), labels.end(), label), 3);
 }

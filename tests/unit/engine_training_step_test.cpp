@@ -21,24 +21,24 @@ constexpr double kTolerance = 2e-4;
 const std::vector<std::int64_t> kEnds = {9, 3, 12, 1, 7, 9};
 
 /// A context that just holds the prompts: the oracle computes all of it.
-model::ClipArchitecture short_architecture() {
+model::ClipArchitecture oracle_architecture() {
   auto architecture = tiny_architecture();
   architecture.context_length = 16;
   return architecture;
 }
 
 /// A model, prompts and a batch, drawn anew for each test.
-struct Setting {
-  model::Clip clip = random_clip(short_architecture());
-  std::vector<std::vector<std::int64_t>> rows = random_prompt_rows(short_architecture(), kEnds);
-  at::Tensor images = random_images(short_architecture(), 4);
+struct OracleSetting {
+  model::Clip clip = random_clip(oracle_architecture());
+  std::vector<std::vector<std::int64_t>> rows = random_prompt_rows(oracle_architecture(), kEnds);
+  at::Tensor images = random_images(oracle_architecture(), 4);
   at::Tensor labels = at::randint(0, static_cast<std::int64_t>(kEnds.size()), {4}, at::kLong);
 
   model::Prompts prompts() const { return model::make_prompts(rows); }
 };
 
 void expect_the_oracles_gradients(const lora::LoraOptions& options, const OracleLoss& loss_options = {}) {
-  Setting setting;
+  OracleSetting setting;
   const auto classes = static_cast<std::int64_t>(kEnds.size()) / loss_options.prompts_per_class;
   setting.labels = at::randint(0, classes, {4}, at::kLong);
   const lora::LoraAdapter adapter(setting.clip, options);
@@ -130,7 +130,7 @@ TEST(TrainingStep, WeighsClassesAsTheOracleDoes) {
 }
 
 TEST(TrainingStep, ClassesOfWeightZeroDoNotCount) {
-  const Setting setting;
+  const OracleSetting setting;
   const lora::LoraAdapter adapter(setting.clip, without_dropout());
   randomise(adapter);
   const auto labels = torch::tensor({0, 2, 0, 1}, at::kLong);
@@ -147,7 +147,7 @@ TEST(TrainingStep, ClassesOfWeightZeroDoNotCount) {
 }
 
 TEST(TrainingStep, RefusesPromptsThatDoNotDivideIntoClassesAndWeightsOfOtherClasses) {
-  const Setting setting;
+  const OracleSetting setting;
   const lora::LoraAdapter adapter(setting.clip, {});
   const auto make = [&](const engine::TrainingStepOptions& options) {
     const engine::TrainingStep step(setting.clip, adapter, setting.prompts(), options);
@@ -157,7 +157,7 @@ TEST(TrainingStep, RefusesPromptsThatDoNotDivideIntoClassesAndWeightsOfOtherClas
 }
 
 TEST(TrainingStep, TwentyUpdatesFollowTheOracles) {
-  const Setting setting;
+  const OracleSetting setting;
   const auto images = at::stack([&] {
     std::vector<at::Tensor> batches;
     for (int i = 0; i < 20; ++i) batches.push_back(random_images(tiny_architecture(), 4));
@@ -185,7 +185,7 @@ TEST(TrainingStep, TwentyUpdatesFollowTheOracles) {
 }
 
 TEST(TrainingStep, OnlyAAndBGetGradientsAndOnlyTheyMove) {
-  const Setting setting;
+  const OracleSetting setting;
   const auto before = snapshot(model::state_dict(setting.clip));
   const lora::LoraAdapter adapter(setting.clip, {});
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 3});
@@ -204,7 +204,7 @@ TEST(TrainingStep, OnlyAAndBGetGradientsAndOnlyTheyMove) {
 }
 
 TEST(TrainingStep, GradientsDoNotAddUpOverIterations) {
-  const Setting setting;
+  const OracleSetting setting;
   const lora::LoraAdapter adapter(setting.clip, without_dropout());
   randomise(adapter);
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
@@ -217,7 +217,7 @@ TEST(TrainingStep, GradientsDoNotAddUpOverIterations) {
 }
 
 TEST(TrainingStep, LearnsABatchByHeart) {
-  const Setting setting;
+  const OracleSetting setting;
   engine::OptimiserOptions options;
   options.learning_rate = 1e-2;
   const lora::LoraAdapter adapter(setting.clip, without_dropout());
@@ -230,7 +230,7 @@ TEST(TrainingStep, LearnsABatchByHeart) {
 }
 
 TEST(TrainingStep, DrawsDropoutAnewEachTime) {
-  const Setting setting;
+  const OracleSetting setting;
   const lora::LoraAdapter adapter(setting.clip, {});
   randomise(adapter);
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {});
@@ -240,7 +240,7 @@ TEST(TrainingStep, DrawsDropoutAnewEachTime) {
 }
 
 TEST(TrainingStep, LeavesTheModelAsItWas) {
-  const Setting setting;
+  const OracleSetting setting;
   const auto before = snapshot(model::state_dict(setting.clip));
   {
     const lora::LoraAdapter adapter(setting.clip, {});
@@ -255,7 +255,7 @@ TEST(TrainingStep, LeavesTheModelAsItWas) {
 }
 
 TEST(TrainingStep, GivesTheAdapterItsOwnTensorsBack) {
-  const Setting setting;
+  const OracleSetting setting;
   const lora::LoraAdapter adapter(setting.clip, {});
   io::StateDict last;
   {
@@ -271,7 +271,8 @@ TEST(TrainingStep, GivesTheAdapterItsOwnTensorsBack) {
 }
 
 /// Gradients and loss of one pass without dropout.
-std::pair<double, io::StateDict> gradients_with(const Setting& setting, const lora::LoraAdapter& adapter,
+std::pair<double, io::StateDict> gradients_with(const OracleSetting& setting,
+                                                const lora::LoraAdapter& adapter,
                                                 const engine::TrainingStepOptions& options) {
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), options);
   const double loss = step.compute_gradients(setting.images, setting.labels).item<double>();
@@ -281,8 +282,8 @@ std::pair<double, io::StateDict> gradients_with(const Setting& setting, const lo
 }
 
 TEST(TrainingStep, SharingThePromptsPrefixChangesNothing) {
-  Setting setting;
-  setting.rows = random_prompt_rows(short_architecture(), {9, 6, 12, 7, 7, 9});
+  OracleSetting setting;
+  setting.rows = random_prompt_rows(oracle_architecture(), {9, 6, 12, 7, 7, 9});
   for (auto& row : setting.rows) std::copy_n(setting.rows.front().begin(), 5, row.begin());
   const lora::LoraAdapter adapter(setting.clip, without_dropout());
   randomise(adapter);
@@ -295,7 +296,7 @@ TEST(TrainingStep, SharingThePromptsPrefixChangesNothing) {
 }
 
 TEST(TrainingStep, LittleMemoryChangesNothingButTheTime) {
-  const Setting setting;
+  const OracleSetting setting;
   auto options = lora::LoraOptions{};  // with dropout: the parts draw the same masks
   options.projections.o = true;
   const lora::LoraAdapter adapter(setting.clip, options);
@@ -312,7 +313,7 @@ TEST(TrainingStep, LittleMemoryChangesNothingButTheTime) {
 }
 
 TEST(TrainingStep, TheSameSeedGivesTheSameAdapterBitForBit) {
-  const Setting setting;
+  const OracleSetting setting;
   const auto trained = [&](std::int64_t seed) {
     at::manual_seed(3);
     const lora::LoraAdapter adapter(setting.clip, {});
@@ -329,7 +330,7 @@ TEST(TrainingStep, TheSameSeedGivesTheSameAdapterBitForBit) {
 }
 
 TEST(TrainingStep, TakesABatchOfAnySize) {
-  const Setting setting;
+  const OracleSetting setting;
   const lora::LoraAdapter adapter(setting.clip, {});
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 3});
   for (const std::int64_t size : {4, 1, 3}) {
@@ -365,8 +366,8 @@ struct Iterations {
   io::StateDict state;
 };
 
-Iterations iterations(Setting& setting, const std::string& encoder, std::int64_t first, std::int64_t end,
-                      const io::StateDict* state) {
+Iterations iterations(OracleSetting& setting, const std::string& encoder, std::int64_t first,
+                      std::int64_t end, const io::StateDict* state) {
   torch::manual_seed(state == nullptr ? 5 : 99);  // a resumed adapter's first values do not matter
   lora::LoraOptions options;
   options.encoder = lora::parse_encoder(encoder);
@@ -389,7 +390,7 @@ Iterations iterations(Setting& setting, const std::string& encoder, std::int64_t
 class StateOfAStep : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(StateOfAStep, ContinuesInAnotherStepBitForBit) {
-  Setting setting;
+  OracleSetting setting;
   const Iterations whole = iterations(setting, GetParam(), 0, 8, nullptr);
   for (std::int64_t pause = 0; pause <= 8; ++pause) {
     const Iterations begun = iterations(setting, GetParam(), 0, pause, nullptr);
@@ -405,7 +406,7 @@ TEST_P(StateOfAStep, ContinuesInAnotherStepBitForBit) {
 INSTANTIATE_TEST_SUITE_P(, StateOfAStep, ::testing::Values("both", "text", "vision"));
 
 TEST(MeasurementsOfAStep, AreTheLossAndTheNormOfItsGradients) {
-  Setting setting;
+  OracleSetting setting;
   const lora::LoraAdapter adapter(setting.clip, {});
   randomise(adapter);
   engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 2});
@@ -419,6 +420,49 @@ TEST(MeasurementsOfAStep, AreTheLossAndTheNormOfItsGradients) {
     EXPECT_NEAR(measured.gradient_norm, std::sqrt(squares), 1e-5 * std::sqrt(squares));  // summed in float32
     EXPECT_EQ(measured.loss_scale, 1.0);
   }
+}
+
+TEST(AStepOfGradientsThatAreNotFinite, ChangesNoBitAndIsCounted) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    OracleSetting setting;
+    setting.clip->to(at::Device(at::kCPU), type);
+    const lora::LoraAdapter adapter(setting.clip, without_dropout());
+    randomise(adapter);
+    engine::TrainingStepOptions options;
+    options.total_iterations = 4;
+    options.optimiser.average_decay = 0.5;
+    engine::TrainingStep step(setting.clip, adapter, setting.prompts(), options);
+    step.run(setting.images, setting.labels);
+    EXPECT_EQ(step.measure()().skipped, 0);
+    const io::StateDict before = step.state();
+    at::Tensor broken = setting.images.clone();
+    broken[1][0][3][3] = std::nan("");
+    EXPECT_TRUE(std::isnan(step.run(broken, setting.labels).item<double>()));
+    EXPECT_EQ(step.measure()().skipped, 1);
+    EXPECT_FALSE(step.measure()().scales_loss);
+    const io::StateDict after = step.state();
+    for (const char* name : {"parameters", "first_moments", "second_moments", "averages"})
+      EXPECT_TRUE(identical(after.at(name), before.at(name))) << name;
+    EXPECT_TRUE(std::isfinite(step.run(setting.images, setting.labels).item<double>()));
+    EXPECT_EQ(step.measure()().skipped, 1);
+    EXPECT_EQ(step.loss_scale(), 1.0);
+  }
+}
+
+TEST(StateOfAnOlderStep, WithoutALossScaleIsGoneOnFrom) {
+  OracleSetting setting;
+  const auto ends_as = [&](bool older) {
+    torch::manual_seed(3);
+    const lora::LoraAdapter adapter(setting.clip, {});
+    engine::TrainingStep step(setting.clip, adapter, setting.prompts(), {.total_iterations = 4});
+    step.run(setting.images, setting.labels);
+    io::StateDict state = step.state();
+    if (older) state.at("counters")[2] = 0.0;
+    step.load_state(state);
+    step.run(setting.images, setting.labels);
+    return step.state().at("parameters");
+  };
+  EXPECT_TRUE(identical(ends_as(true), ends_as(false)));
 }
 
 }  // namespace

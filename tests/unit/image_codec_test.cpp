@@ -271,6 +271,18 @@ TEST_F(Codec, RefusesMorePixelsThanOpenCvTakes) {
   EXPECT_THAT(error_for(bytes), HasSubstr("65535 x 65535 pixels, expected 1 to 178956970"));
 }
 
+TEST_F(Codec, RefusesALargePictureInAFewBytes) {
+  std::string photo = jpeg();
+  photo.replace(photo.find("\xff\xc0"s) + 5, 4, "\x33\0\x33\0"s);
+  EXPECT_THAT(error_for(photo), HasSubstr("13056 x 13056 pixels by its header, but the file only"));
+  std::string drawing = build_png({.color_type = 0}, 1, 1, "x");
+  drawing.replace(12, 21, png_chunk("IHDR", "\0\0\x33\0\0\0\x33\0\x08\0\0\0\0"s).substr(4));
+  EXPECT_THAT(error_for(drawing), HasSubstr("13056 x 13056 pixels by its header, but the file only"));
+  const std::string screen = "GIF89a\0\x33\0\x33\x80\0\0\x0a\x14\x1e\x28\x32\x3c"s;
+  EXPECT_THAT(error_for(screen + ",\x01\0\0\0\x01\0\x01\0\0\x02\x02\x4c\x01\0;"s),
+              HasSubstr("13056 x 13056 pixels by its header, but the file only"));
+}
+
 TEST_F(Codec, DecodesFromManyThreadsAtOnce) {
   const std::string bytes = jpeg();
   const auto expected = pixels(bytes);

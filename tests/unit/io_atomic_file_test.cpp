@@ -89,7 +89,8 @@ TEST(RemoveTemporaries, TakesThoseOfTheDeadAndNeverALiveProcesss) {
 TEST(WriteNewFile, DoesNotReplaceAFile) {
   const TemporaryFolder folder;
   io::write_new_file(folder / "file", "one");
-  EXPECT_THAT(message_of<ConfigError>([&] { io::write_new_file(folder / "file", "two"); }), HasSubstr("file"));
+  EXPECT_THAT(message_of<ConfigError>([&] { io::write_new_file(folder / "file", "two"); }),
+              HasSubstr("file"));
   EXPECT_EQ(read_bytes(folder / "file"), "one");
 }
 

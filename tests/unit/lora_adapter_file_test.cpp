@@ -49,6 +49,20 @@ std::vector<lora::LoraOptions> options_of_every_kind() {
   return all;
 }
 
+TEST_P(AdapterFile, WithNaNOrInfinitiesIsRefusedNamingTheTensor) {
+  for (const double value : {std::nan(""), HUGE_VAL}) {
+    lora::LoraAdapter adapter(clip_, {});
+    randomise(adapter);
+    {
+      const at::NoGradGuard no_grad;
+      adapter.parameters().front()[1][5] = value;
+    }
+    lora::save_adapter(path_, adapter, some_context(), GetParam());
+    EXPECT_THAT(complaint(), AllOf(HasSubstr("infinities or NaN: "), HasSubstr("lora_A"),
+                                   HasSubstr(" (1 of 256 values)"), HasSubstr("hint")));
+  }
+}
+
 TEST_P(AdapterFile, LoadingWhatWasSavedIsTheIdentity) {
   for (const auto& options : options_of_every_kind()) {
     const auto saved = save(options);

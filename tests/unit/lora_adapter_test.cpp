@@ -1,10 +1,11 @@
+#include "clip_lora/lora/lora_adapter.hpp"
+
 #include <gmock/gmock.h>
 #include <torch/torch.h>
 
 #include <cmath>
 
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/lora/lora_adapter.hpp"
 #include "clip_lora/model/checkpoint.hpp"
 #include "support/close.hpp"
 #include "support/throws.hpp"

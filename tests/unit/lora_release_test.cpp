@@ -182,7 +182,7 @@ TEST_F(RAdapterRelease, OfAnotherBackboneIsRefused) {
 
 TEST_F(RAdapterRelease, ThatTrainedOtherWeightsTooIsRefusedNamingOne) {
   for (const std::string& name : {kText + "1.ln_2.weight", kVision + "0.attn.out_proj.bias",
-                                 std::string("visual.proj"), std::string("visual.class_embedding")}) {
+                                  std::string("visual.proj"), std::string("visual.class_embedding")}) {
     const auto before = tensors_.at(name);
     tensors_[name] = before * 1.002;
     EXPECT_THAT(complaint_of_this_file(), AllOf(HasSubstr(name), HasSubstr("not the adapters alone")));
@@ -190,6 +190,12 @@ TEST_F(RAdapterRelease, ThatTrainedOtherWeightsTooIsRefusedNamingOne) {
     EXPECT_THAT(complaint_of_this_file(), HasSubstr(name));
     tensors_[name] = before;
   }
+}
+
+TEST_F(RAdapterRelease, WithNaNInAnAdapterIsRefusedNamingTheTensor) {
+  const std::string name = kText + "1.adapter_attn.f.weight";
+  tensors_[name] = tensors_.at(name) * at::full({}, std::nan(""));
+  EXPECT_THAT(complaint_of_this_file(), AllOf(HasSubstr("infinities or NaN"), HasSubstr(name)));
 }
 
 TEST_F(RAdapterRelease, OfAnyPrecisionOfFileAndModelIsReadAsFloat32) {

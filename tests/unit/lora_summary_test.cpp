@@ -9,7 +9,8 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 std::string complaint(const lora::LoraAdapter& adapter, const lora::LoraOptions& options) {
-  return message_of<CheckpointError>([&] { lora::require_same_options(adapter, of_lora(options), "weights.pt"); });
+  return message_of<CheckpointError>(
+      [&] { lora::require_same_options(adapter, of_lora(options), "weights.pt"); });
 }
 
 TEST(AdapterSummary, OfAnAdapterMadeOfOptionsIsThoseOptions) {
@@ -78,7 +79,8 @@ TEST(RequireSameOptions, NamesEverySettingThatDiffersWithBothValues) {
 TEST(RequireSameOptions, ComparesOnlyTheFlagsThatAreNamed) {
   const lora::LoraAdapter adapter = irregular_adapter(random_clip());
   EXPECT_NO_THROW(lora::require_same_options(adapter, {}, "", std::set<std::string>{"encoder", "lr"}));
-  EXPECT_THROW(lora::require_same_options(adapter, {}, "", std::set<std::string>{"encoder", "r"}), CheckpointError);
+  EXPECT_THROW(lora::require_same_options(adapter, {}, "", std::set<std::string>{"encoder", "r"}),
+               CheckpointError);
 }
 
 TEST(RequireSameOptions, ComparesWhatSettingsDoNotHowTheyAreSaid) {

@@ -35,7 +35,7 @@ io::StateDict shapes_of(std::int64_t vision_width, int vision_layers, std::int64
   return tensors;
 }
 
-std::string complaint_about(const io::StateDict& tensors) {
+std::string complaint_of(const io::StateDict& tensors) {
   const auto message = message_of<CheckpointError>([&] { model::read_architecture(tensors, "model.pt"); });
   EXPECT_THAT(message, HasSubstr("model.pt"));
   return message;
@@ -116,9 +116,9 @@ TEST(Architecture, ACheckpointThatLacksATensorIsRefusedNamingIt) {
         "transformer.resblocks.0.attn.in_proj_weight"}) {
     auto tensors = whole;
     tensors.erase(name);
-    EXPECT_THAT(complaint_about(tensors), HasSubstr("'" + name + "'"));
+    EXPECT_THAT(complaint_of(tensors), HasSubstr("'" + name + "'"));
   }
-  complaint_about({});
+  complaint_of({});
 }
 
 TEST(Architecture, ATensorOfImpossibleShapeIsRefusedNamingIt) {
@@ -126,7 +126,7 @@ TEST(Architecture, ATensorOfImpossibleShapeIsRefusedNamingIt) {
   const auto complaint_with = [&](const std::string& name, at::IntArrayRef shape) {
     auto tensors = whole;
     tensors[name] = weightless(shape);
-    return complaint_about(tensors);
+    return complaint_of(tensors);
   };
   for (const std::string name : {"visual.conv1.weight", "visual.positional_embedding",
                                  "token_embedding.weight", "positional_embedding", "text_projection"}) {
@@ -147,7 +147,7 @@ TEST(Architecture, AClipWithAResNetIsRefusedSayingSo) {
   tensors["token_embedding.weight"] = weightless({49408, 512});
   tensors["positional_embedding"] = weightless({77, 512});
   tensors["text_projection"] = weightless({512, 1024});
-  EXPECT_THAT(complaint_about(tensors), HasSubstr("ResNet"));
+  EXPECT_THAT(complaint_of(tensors), HasSubstr("ResNet"));
 }
 
 }  // namespace

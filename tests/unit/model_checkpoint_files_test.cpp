@@ -31,7 +31,7 @@ io::CheckpointFiles bare_files(const io::StateDict& tensors) {
 
 io::CheckpointFiles bare_files() { return bare_files(model::state_dict(random_clip())); }
 
-std::string complaint_about(const io::CheckpointFiles& files) {
+std::string complaint_about_files(const io::CheckpointFiles& files) {
   const auto message = message_of<CheckpointError>([&] { model::load_clip(files); });
   EXPECT_THAT(message, HasSubstr("'model'"));
   return message;
@@ -131,7 +131,7 @@ TEST(ActivationOfACheckpoint, IsInTheMetadataOfOurFiles) {
   EXPECT_EQ(activation_of(loaded), Activation::kGelu);
   EXPECT_THAT(loaded.warnings, IsEmpty());
   files.metadata = {{"clip_lora.activation", "relu"}};
-  EXPECT_THAT(complaint_about(files), AllOf(HasSubstr("relu"), HasSubstr("clip_lora.activation")));
+  EXPECT_THAT(complaint_about_files(files), AllOf(HasSubstr("relu"), HasSubstr("clip_lora.activation")));
 }
 
 TEST(ActivationOfACheckpoint, IsInTheCodeOfATorchScriptArchive) {
@@ -150,7 +150,7 @@ TEST(ActivationOfACheckpoint, IsRefusedWhereTheFileAndTheConfigurationBesideItDi
   const auto clip = random_clip();  // QuickGELU
   auto files = checkpoint_files(clip, Naming::kOpenClip, preprocessing_of(clip));
   files.torchscript_code = "torch.gelu(x)";
-  EXPECT_THAT(complaint_about(files),
+  EXPECT_THAT(complaint_about_files(files),
               AllOf(HasSubstr("is quick_gelu"), HasSubstr("says gelu"), HasSubstr("--activation")));
   EXPECT_EQ(activation_of(model::load_clip(files, Activation::kGelu)), Activation::kGelu);
 }
@@ -185,11 +185,11 @@ TEST(MetadataOfOurFiles, SaysEverythingThatTheShapesDoNot) {
   EXPECT_EQ(loaded.preprocessing, preprocessing);
   EXPECT_THAT(loaded.warnings, IsEmpty());
   files.metadata["clip_lora.configuration"] = "{";
-  EXPECT_THAT(complaint_about(files), HasSubstr("clip_lora.configuration"));
+  EXPECT_THAT(complaint_about_files(files), HasSubstr("clip_lora.configuration"));
   files.metadata["clip_lora.configuration"] = "{\"model_cfg\":" + std::string(1'000'000, '[');
-  EXPECT_THAT(complaint_about(files), HasSubstr("nested deeper"));
+  EXPECT_THAT(complaint_about_files(files), HasSubstr("nested deeper"));
   files.metadata["clip_lora.configuration"] = "{}";
-  EXPECT_THAT(complaint_about(files), HasSubstr("model_cfg"));
+  EXPECT_THAT(complaint_about_files(files), HasSubstr("model_cfg"));
 }
 
 TEST(LoadClipFromFiles, ListsWhatDoesNotFitByTheFilesOwnNames) {
@@ -201,7 +201,7 @@ TEST(LoadClipFromFiles, ListsWhatDoesNotFitByTheFilesOwnNames) {
   files.tensors["surprise"] = at::zeros({1});
   files.documents.clear();
   EXPECT_THAT(
-      complaint_about(files),
+      complaint_about_files(files),
       AllOf(HasSubstr("vision_model.encoder.layers.1.self_attn.k_proj.weight"),
             HasSubstr("text_model.final_layer_norm.bias"),
             HasSubstr("visual_projection.weight is [192, 48], expected [48, 192]"), HasSubstr("surprise")));
@@ -217,9 +217,9 @@ TEST(LoadClipFromFiles, NamesATensorThatTheArchitectureIsReadOffAsTheFileWould) 
         "text_model.encoder.layers.0.self_attn.q_proj.weight"}) {
     auto files = whole;
     files.tensors.erase(name);
-    EXPECT_THAT(complaint_about(files), HasSubstr("'" + name + "' is missing"));
+    EXPECT_THAT(complaint_about_files(files), HasSubstr("'" + name + "' is missing"));
     files.tensors[name] = at::zeros({2, 3, 5, 7, 11});
-    EXPECT_THAT(complaint_about(files), HasSubstr(name));
+    EXPECT_THAT(complaint_about_files(files), HasSubstr(name));
   }
 }
 
@@ -227,7 +227,7 @@ TEST(LoadClipFromFiles, OnlyOneTowerIsRefused) {
   const auto clip = random_clip();
   auto files = checkpoint_files(clip, Naming::kHuggingFace, preprocessing_of(clip));
   std::erase_if(files.tensors, [](const auto& item) { return !item.first.starts_with("vision_model."); });
-  EXPECT_THAT(complaint_about(files), HasSubstr("text_model.embeddings.token_embedding.weight"));
+  EXPECT_THAT(complaint_about_files(files), HasSubstr("text_model.embeddings.token_embedding.weight"));
 }
 
 TEST(LoadClipFromFiles, WhatIsNoClipWithTwoTransformersIsRefusedNamingWhatItIs) {
@@ -249,7 +249,7 @@ TEST(LoadClipFromFiles, WhatIsNoClipWithTwoTransformersIsRefusedNamingWhatItIs) 
   for (const auto& [name, what] : others) {
     auto files = bare_files();
     files.tensors[name] = at::zeros({1});
-    EXPECT_THAT(complaint_about(files),
+    EXPECT_THAT(complaint_about_files(files),
                 AllOf(HasSubstr(what), HasSubstr("'" + name + "'"), HasSubstr("expected")));
   }
 }
@@ -259,7 +259,8 @@ TEST(LoadClipFromFiles, AFewTensorsThatDescribeAHugeModelAreRefusedBeforeMemoryI
   for (int i = 3; i < 4000; ++i) {  // blocks with nothing but the tensor that they are counted by
     tensors["visual.transformer.resblocks." + std::to_string(i) + ".attn.in_proj_weight"] = at::zeros({1, 1});
   }
-  EXPECT_THAT(complaint_about(bare_files(tensors)), AllOf(HasSubstr("parameters"), HasSubstr("damaged")));
+  EXPECT_THAT(complaint_about_files(bare_files(tensors)),
+              AllOf(HasSubstr("parameters"), HasSubstr("damaged")));
 }
 
 TEST(LoadClipFromFiles, AWidthThatIsNoMultipleOf64NeedsAConfiguration) {
@@ -267,7 +268,7 @@ TEST(LoadClipFromFiles, AWidthThatIsNoMultipleOf64NeedsAConfiguration) {
   architecture.text.width = 60;
   architecture.text.heads = 6;
   const auto clip = random_clip(architecture);
-  EXPECT_THAT(complaint_about(bare_files(model::state_dict(clip))),
+  EXPECT_THAT(complaint_about_files(bare_files(model::state_dict(clip))),
               AllOf(HasSubstr("60"), HasSubstr("config.json")));
   EXPECT_EQ(model::load_clip(checkpoint_files(clip, Naming::kHuggingFace, preprocessing_of(clip)))
                 .clip->architecture(),

@@ -2,9 +2,11 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <limits>
 
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/model/checkpoint.hpp"
+#include "clip_lora/model/naming.hpp"
 #include "support/close.hpp"
 #include "support/throws.hpp"
 #include "support/tiny_model.hpp"
@@ -20,6 +22,13 @@ std::string complaint_about(const io::StateDict& tensors) {
   const auto message = message_of<CheckpointError>([&] { model::load_clip(tensors, "model.pt"); });
   EXPECT_THAT(message, HasSubstr("model.pt"));
   return message;
+}
+
+io::CheckpointFiles files_of(const io::StateDict& tensors) {
+  io::CheckpointFiles files;
+  files.path = "model.pt";
+  files.tensors = tensors;
+  return files;
 }
 
 TEST(LoadClip, GivesBackTheWeightsInFloat32) {
@@ -92,6 +101,49 @@ TEST(LoadClip, PositionsThatNoMemoryHoldsAreRefusedAsABrokenCheckpoint) {
   auto tensors = model::state_dict(random_clip());
   tensors["positional_embedding"] = at::zeros({1}).expand({1 << 26, 1});  // [context_length, 128] is expected
   EXPECT_THAT(complaint_about(tensors), HasSubstr("damaged"));
+}
+
+TEST(LoadClip, RefusesInfinitiesAndNaNNamingTheTensorsAndHowMany) {
+  auto tensors = snapshot(model::state_dict(random_clip()));
+  tensors.at("visual.proj")[3][5] = std::nan("");
+  tensors.at("visual.proj")[4][0] = std::numeric_limits<float>::infinity();
+  tensors["ln_final.bias"] = tensors.at("ln_final.bias").to(at::kDouble);
+  tensors.at("ln_final.bias")[7] = -1e300;  // which float32 has no number for
+  EXPECT_THAT(
+      complaint_about(tensors),
+      AllOf(HasSubstr("infinities or NaN"), HasSubstr("visual.proj (2 of 9216 values)"),
+            HasSubstr("ln_final.bias (1 of 128 values)"), Not(HasSubstr("ln_post")), HasSubstr("hint")));
+}
+
+TEST(LoadClip, TakesWeightsWhoseSumOverflows) {
+  auto tensors = snapshot(model::state_dict(random_clip()));
+  tensors.at("visual.proj").fill_(3e38);
+  EXPECT_NO_THROW(model::load_clip(tensors, "model.pt"));
+}
+
+TEST(LoadClip, NamesBrokenTensorsAsTheFileDoes) {
+  auto tensors = snapshot(model::to_hugging_face(model::state_dict(random_clip())));
+  const std::string name = "vision_model.encoder.layers.1.self_attn.k_proj.weight";
+  tensors.at(name)[0][0] = std::nan("");
+  const auto message = message_of<CheckpointError>([&] { model::load_clip(files_of(tensors)); });
+  EXPECT_THAT(message, AllOf(HasSubstr("model.pt"), HasSubstr(name + " (1 of 36864 values)")));
+}
+
+TEST(LoadClip, RefusesALogitScaleThatNoClipHas) {
+  auto tensors = snapshot(model::state_dict(random_clip()));
+  const auto load = [&](double logit_scale) {
+    tensors.at("logit_scale").fill_(logit_scale);
+    return model::load_clip(files_of(tensors)).logit_scale;
+  };
+  EXPECT_NEAR(load(std::log(100.0)), 100.0, 1e-4);  // rounded to float32 before
+  EXPECT_NEAR(load(0.0), 1.0, 0.0);
+  for (const double extreme : {200.0, -200.0, 14.0, -14.0, 3e38}) {
+    EXPECT_THAT(message_of<CheckpointError>([&] { load(extreme); }),
+                AllOf(HasSubstr("model.pt"), HasSubstr("logit_scale"), HasSubstr("hint")))
+        << extreme;
+  }
+  EXPECT_THAT(message_of<CheckpointError>([&] { load(std::nan("")); }),
+              HasSubstr("logit_scale (1 of 1 values)"));
 }
 
 TEST(Initialise, HasTheDeviationsOfTheRelease) {

@@ -282,6 +282,8 @@ TEST_F(Configuration, OfAnImageProcessorThatMakesNoSquareOfTheModelsSizeIsRefuse
   expect_preprocessor_refused("/resample", "cubic spline");
   expect_preprocessor_refused("/do_rescale", "no");
   expect_preprocessor_refused("/image_std", json({0.0, 1.0, 1.0}));
+  expect_preprocessor_refused("/image_mean", json({0.5, 1e300, 0.5}));
+  expect_preprocessor_refused("/rescale_factor", 1e300);
   expect_preprocessor_refused("/image_processor_type", "SiglipImageProcessor");
 }
 

@@ -9,7 +9,7 @@
 namespace clip_lora::testing {
 namespace {
 
-constexpr double kTolerance = 1e-6;  // float32 against float64, one layer
+constexpr double kLayerTolerance = 1e-6;  // float32 against float64, one layer
 
 void fill_randomly(torch::nn::Module& module) {
   const at::NoGradGuard no_grad;
@@ -33,7 +33,7 @@ TEST(Mlp, HasExactGeluWhereTheArchitectureSaysSo) {
   const auto x = at::randn({5, 6});
   const auto expected =
       perceptron(mlp, x, [](const at::Tensor& h) { return 0.5 * h * (1.0 + at::erf(h / std::sqrt(2.0))); });
-  EXPECT_TRUE(close(mlp->forward(x), expected, kTolerance));
+  EXPECT_TRUE(close(mlp->forward(x), expected, kLayerTolerance));
 }
 
 TEST(Mlp, HasQuickGeluElse) {
@@ -41,7 +41,7 @@ TEST(Mlp, HasQuickGeluElse) {
   fill_randomly(*mlp);
   const auto x = at::randn({5, 6});
   const auto expected = perceptron(mlp, x, [](const at::Tensor& h) { return h * at::sigmoid(1.702 * h); });
-  EXPECT_TRUE(close(mlp->forward(x), expected, kTolerance));
+  EXPECT_TRUE(close(mlp->forward(x), expected, kLayerTolerance));
 }
 
 TEST(Mlp, IsAsWideAsTheArchitectureSays) {
@@ -59,7 +59,7 @@ TEST(LayerNorm, AddsItsEpsilonToTheVariance) {
   const auto variance = (centred * centred).mean(-1, true);
   const auto expected =
       centred / at::sqrt(variance + epsilon) * as_double(norm->weight) + as_double(norm->bias);
-  EXPECT_TRUE(close(norm->forward(x), expected.to(at::kFloat), kTolerance));
+  EXPECT_TRUE(close(norm->forward(x), expected.to(at::kFloat), kLayerTolerance));
 }
 
 TEST(Attention, HasAsManyHeadsAsItIsTold) {  // against LibTorch's own layer, for head widths other than 64

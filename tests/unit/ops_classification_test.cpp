@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::int64_t kImages = 6;
 constexpr std::int64_t kClasses = 5;
-constexpr std::int64_t kWidth = 24;
+constexpr std::int64_t kFeatures = 24;
 
 /// The loss as its definition reads, differentiable.
 at::Tensor plain_loss(const at::Tensor& images, const at::Tensor& texts, const at::Tensor& labels,
@@ -29,8 +29,8 @@ struct Inputs {
 };
 
 Inputs random_inputs(std::int64_t prompts_per_class = 1) {
-  return {at::randn({kImages, kWidth}, at::kDouble) * 3.0,
-          at::randn({kClasses * prompts_per_class, kWidth}, at::kDouble) * 0.2,
+  return {at::randn({kImages, kFeatures}, at::kDouble) * 3.0,
+          at::randn({kClasses * prompts_per_class, kFeatures}, at::kDouble) * 0.2,
           at::randint(kClasses, {kImages})};
 }
 

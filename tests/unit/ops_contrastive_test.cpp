@@ -10,7 +10,7 @@
 namespace clip_lora::testing {
 namespace {
 
-constexpr std::int64_t kWidth = 24;
+constexpr std::int64_t kEmbedding = 24;
 
 /// One direction of the loss, pair by pair as the paper writes it; differentiable. cosines: [B, B].
 at::Tensor plain_direction(const at::Tensor& cosines, const at::Tensor& labels,
@@ -45,12 +45,13 @@ at::Tensor plain_loss(const at::Tensor& images, const at::Tensor& texts, const a
   return (smoothed(logits) + smoothed(logits.t())) / 2.0;
 }
 
-struct Inputs {
+struct Pairs {
   at::Tensor images, texts;
 };
 
-Inputs random_inputs(std::int64_t pairs) {
-  return {at::randn({pairs, kWidth}, at::kDouble) * 3.0, at::randn({pairs, kWidth}, at::kDouble) * 0.2};
+Pairs random_pairs(std::int64_t pairs) {
+  return {at::randn({pairs, kEmbedding}, at::kDouble) * 3.0,
+          at::randn({pairs, kEmbedding}, at::kDouble) * 0.2};
 }
 
 /// Some of one label, all of one, all different, and none.
@@ -59,15 +60,15 @@ std::vector<at::Tensor> all_labels(std::int64_t pairs) {
           at::randperm(pairs), at::Tensor()};
 }
 
-std::vector<ops::ContrastiveOptions> all_options() {
+std::vector<ops::ContrastiveOptions> all_losses() {
   return {{100.0, 0.05, 0.02}, {100.0, 0.1, 0.0}, {14.3, 0.0, 0.1}, {100.0}};
 }
 
 TEST(ContrastiveLoss, AndItsGradientsEqualAutogradOfTheDefinition) {
   for (const std::int64_t pairs : {1, 2, 9}) {
     for (const auto& labels : all_labels(pairs)) {
-      for (const auto& options : all_options()) {
-        auto [images, texts] = random_inputs(pairs);
+      for (const auto& options : all_losses()) {
+        auto [images, texts] = random_pairs(pairs);
         const auto expected_loss =
             plain_loss(images.requires_grad_(), texts.requires_grad_(), labels, options);
         const auto expected = torch::autograd::grad({expected_loss}, {images, texts});
@@ -90,7 +91,7 @@ TEST(ContrastiveLoss, AndItsGradientsEqualAutogradOfTheDefinition) {
 }
 
 TEST(ContrastiveLoss, OfDifferentLabelsWithoutOptionsIsThatOfNone) {
-  const auto [images, texts] = random_inputs(7);
+  const auto [images, texts] = random_pairs(7);
   const auto labelled = ops::contrastive_loss(images, texts, at::randperm(7), {}, true, true);
   const auto unlabelled = ops::contrastive_loss(images, texts, {}, {}, true, true);
   EXPECT_TRUE(close(labelled.loss, unlabelled.loss, 1e-12));
@@ -98,14 +99,14 @@ TEST(ContrastiveLoss, OfDifferentLabelsWithoutOptionsIsThatOfNone) {
 }
 
 TEST(ContrastiveLoss, WithoutLabelsHasNoMargin) {
-  const auto [images, texts] = random_inputs(7);
+  const auto [images, texts] = random_pairs(7);
   const auto plain = ops::contrastive_loss(images, texts, {}, {100.0, 0.0, 0.1}, false, false);
   const auto with_margin = ops::contrastive_loss(images, texts, {}, {100.0, 0.5, 0.1}, false, false);
   EXPECT_TRUE(identical(with_margin.loss, plain.loss));
 }
 
 TEST(ContrastiveLoss, LossScaleMultipliesTheGradientsOnly) {
-  const auto inputs = random_inputs(6);
+  const auto inputs = random_pairs(6);
   const auto labels = at::randint(3, {6});
   expect_loss_scale_on_the_gradients_only<ops::ContrastiveOptions>([&](const auto& options) {
     return ops::contrastive_loss(inputs.images, inputs.texts, labels, options, true, true);
@@ -114,7 +115,7 @@ TEST(ContrastiveLoss, LossScaleMultipliesTheGradientsOnly) {
 
 TEST(ContrastiveLoss, StaysFiniteWhereProbabilitiesVanish) {
   // Pairs that point away from each other, cosines of -1 and 1 times 100: e^-200 is zero in float32.
-  const auto images = at::eye(8, kWidth) * 6e4, texts = -images;
+  const auto images = at::eye(8, kEmbedding) * 6e4, texts = -images;
   const auto result = ops::contrastive_loss(images.to(at::kHalf), texts.to(at::kHalf), at::arange(8),
                                             {100.0, 1.0, 0.02}, true, true);
   // Each row: own logit -100, the others 100; log-probabilities -200 - log 7 and -log 7.
@@ -125,7 +126,7 @@ TEST(ContrastiveLoss, StaysFiniteWhereProbabilitiesVanish) {
 }
 
 TEST(ContrastiveLoss, GivesTheGradientsThatAreAskedForInTheFeaturesType) {
-  const auto inputs = random_inputs(6);
+  const auto inputs = random_pairs(6);
   const auto images = inputs.images.to(at::kHalf), texts = inputs.texts.to(at::kHalf);
   expect_the_gradients_that_are_asked_for([&](bool of_images, bool of_texts) {
     return ops::contrastive_loss(images, texts, at::arange(6), {}, of_images, of_texts);
@@ -133,7 +134,7 @@ TEST(ContrastiveLoss, GivesTheGradientsThatAreAskedForInTheFeaturesType) {
 }
 
 TEST(ContrastiveLoss, SaysWhatDoesNotFit) {
-  const auto [images, texts] = random_inputs(6);
+  const auto [images, texts] = random_pairs(6);
   EXPECT_THROW(ops::contrastive_loss(images, texts.narrow(0, 0, 5), {}, {}, true, true), c10::Error);
   EXPECT_THROW(ops::contrastive_loss(images, texts.to(at::kFloat), {}, {}, true, true), c10::Error);
   EXPECT_THROW(ops::contrastive_loss(images, texts, at::arange(5), {}, true, true), c10::Error);

@@ -52,8 +52,8 @@ TEST(PatchRows, AreRoundedToTheTypeLast) {
   const auto pixels = at::randint(0, 256, {2, 32, 32, 3}, at::kByte);
   const auto normalisation = normalisation_of({});
   const auto rows = patch_rows(pixels, 16, normalisation, at::kFloat);
-  const auto with_class_rows =
-      patch_rows(pixels, 16, normalisation, at::kFloat, /*class_row=*/true).unflatten(0, {pixels.size(0), -1});
+  const auto with_class_rows = patch_rows(pixels, 16, normalisation, at::kFloat, /*class_row=*/true)
+                                   .unflatten(0, {pixels.size(0), -1});
   EXPECT_TRUE(at::equal(with_class_rows.narrow(1, 1, with_class_rows.size(1) - 1).flatten(0, 1), rows));
   EXPECT_EQ(with_class_rows.select(1, 0).abs().max().item<float>(), 0.0F);
   EXPECT_TRUE(at::equal(patch_rows(pixels, 16, normalisation, at::kHalf), rows.to(at::kHalf)));

@@ -14,10 +14,10 @@
 namespace clip_lora::text {
 namespace {
 
-using nlohmann::json;
 using clip_lora::testing::message_of;
 using clip_lora::testing::TemporaryFolder;
 using clip_lora::testing::write_bytes;
+using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -83,11 +83,17 @@ TEST(RequireClipTokenizer, NamesTheTokenTheMergeOrTheSizeThatDiffers) {
                                              HasSubstr("CLIP's has the id 320")));
   write_bytes(folder / "vocab.json", files.at("vocab.json"));
   write_bytes(folder / "merges.txt", "#version: 0.2\ni n\nh t\n");
-  EXPECT_THAT(complaint_about(folder), AllOf(HasSubstr("merges.txt"), HasSubstr("merge 2 is 'h t', CLIP's is 't h'")));
+  EXPECT_THAT(complaint_about(folder),
+              AllOf(HasSubstr("merges.txt"), HasSubstr("merge 2 is 'h t', CLIP's is 't h'")));
   write_bytes(folder / "vocab.json", "{\"a\": 0}");
   EXPECT_THAT(complaint_about(folder), HasSubstr("1 tokens, expected CLIP's 49408"));
   write_bytes(folder / "vocab.json", "[");
   EXPECT_THAT(complaint_about(folder), HasSubstr("is not JSON"));
+  ids["a</w>"] = "deep";
+  std::string deep = ids.dump();
+  deep.replace(deep.find("\"deep\""), 6, std::string(100'000, '[') + std::string(100'000, ']'));
+  write_bytes(folder / "vocab.json", deep);
+  EXPECT_THAT(complaint_about(folder), HasSubstr("nested deeper than 64"));
 }
 
 TEST(RequireClipTokenizer, RefusesATokenizerFileOfAnotherKind) {

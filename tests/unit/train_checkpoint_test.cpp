@@ -1,3 +1,4 @@
+#include <cmath>
 #include <csignal>
 #include <functional>
 #include <optional>
@@ -258,6 +259,17 @@ TEST_F(CheckpointFile, CutOffAnywhereIsAnErrorThatNamesIt) {
   }
   std::filesystem::remove(path_);
   EXPECT_THAT(complaint(), HasSubstr(path_.string()));
+}
+
+TEST_F(CheckpointFile, WithNaNIsAnErrorThatNamesTheTensor) {
+  rewrite([](auto& file) {
+    for (const std::string name : {"step.parameters", "best_parameters"}) {
+      file.tensors[name] = file.tensors.at(name).clone();
+      file.tensors[name][2] = std::nan("");
+    }
+  });
+  EXPECT_THAT(complaint(), AllOf(HasSubstr(path_.string()), HasSubstr("best_parameters (1 of 6 values)"),
+                                 HasSubstr("parameters (1 of 6 values)")));
 }
 
 TEST_F(CheckpointFile, OfAnotherKindOrVersionIsAnError) {

@@ -16,7 +16,7 @@ using train::compute_recall;
 using train::Recall;
 using train::RetrievalMetrics;
 
-void ignore_progress(std::int64_t) {}
+void ignore_encoded(std::int64_t) {}
 
 at::Tensor whole_numbers(const std::vector<std::int64_t>& values) { return torch::tensor(values, at::kLong); }
 
@@ -167,13 +167,13 @@ TEST(ComputeRecall, RefusesCaptionsOfNoImageAndImagesWithoutCaption) {
 class RetrievalTest : public TrainTest {
  protected:
   at::Tensor captions_of(const std::vector<std::string>& captions) const {
-    return train::caption_features(clip_, tokenizer_, captions, ignore_progress);
+    return train::caption_features(clip_, tokenizer_, captions, ignore_encoded);
   }
   static at::Tensor of_length_one(const at::Tensor& x) { return x / x.norm(2, -1, /*keepdim=*/true); }
 };
 
 // float32 through the towers; a correct implementation reaches 4e-6.
-constexpr double kFeatureTolerance = 2e-5;
+constexpr double kRetrievalTolerance = 2e-5;
 
 TEST_F(RetrievalTest, ImageFeaturesAreTheOraclesWithLengthOneInTheirOrder) {
   auto loader = evaluation_loader();
@@ -181,7 +181,7 @@ TEST_F(RetrievalTest, ImageFeaturesAreTheOraclesWithLengthOneInTheirOrder) {
   const auto found =
       train::image_features(clip_, loader, [&](std::int64_t images) { done.push_back(images); });
   const auto expected = of_length_one(oracle_image_features(oracle_of(clip_), normalised()));
-  EXPECT_TRUE(close(found.to(at::kDouble), expected, kFeatureTolerance));
+  EXPECT_TRUE(close(found.to(at::kDouble), expected, kRetrievalTolerance));
   EXPECT_EQ(found.scalar_type(), at::kFloat);
   EXPECT_EQ(done, (std::vector<std::int64_t>{4, 8, 11}));
 }
@@ -189,7 +189,7 @@ TEST_F(RetrievalTest, ImageFeaturesAreTheOraclesWithLengthOneInTheirOrder) {
 TEST_F(RetrievalTest, NoPicturesHaveNoFeatures) {
   items_.clear();
   auto loader = evaluation_loader();
-  const auto found = train::image_features(clip_, loader, ignore_progress);
+  const auto found = train::image_features(clip_, loader, ignore_encoded);
   EXPECT_EQ(found.sizes(), (std::vector<std::int64_t>{0, clip_->architecture().embedding}));
 }
 
@@ -199,7 +199,7 @@ TEST_F(RetrievalTest, CaptionFeaturesAreTheOraclesAndEqualOnesEqualToTheBit) {
   for (std::size_t i = 0; i < captions.size(); ++i) {
     const auto ids = as_tensor({tokenizer_.tokenize(captions[i], kContext)});
     const auto expected = of_length_one(oracle_text_features(oracle_of(clip_), ids));
-    EXPECT_TRUE(close(found[static_cast<std::int64_t>(i)].to(at::kDouble), expected[0], kFeatureTolerance));
+    EXPECT_TRUE(close(found[static_cast<std::int64_t>(i)].to(at::kDouble), expected[0], kRetrievalTolerance));
   }
   EXPECT_TRUE(identical(found[0], found[2]));
 }
@@ -223,7 +223,7 @@ TEST_F(RetrievalTest, ManyCaptionsAreEncodedInParts) {
   EXPECT_TRUE(identical(found[2500], found[7]));
   for (const std::int64_t i : {0, 2047, 2048, 2499}) {
     const auto alone = captions_of({captions[static_cast<std::size_t>(i)]});
-    EXPECT_TRUE(close(found[i], alone[0], kFeatureTolerance)) << "caption " << i;
+    EXPECT_TRUE(close(found[i], alone[0], kRetrievalTolerance)) << "caption " << i;
   }
 }
 
