@@ -1,6 +1,13 @@
 # The warnings that our own targets are compiled with, as one interface target.
 add_library(clip_lora_warnings INTERFACE)
-set(warnings -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion)
+set(warnings -Wall -Wextra -Wconversion -Wno-sign-conversion)
+if(CMAKE_UNITY_BUILD)
+  # What is named like something of another file in the batch shadows nothing, and what is in an anonymous namespace is as
+  # good as in a file of its own.
+  list(APPEND warnings -Wshadow=local -Wno-subobject-linkage)
+else()
+  list(APPEND warnings -Wshadow)
+endif()
 target_compile_options(clip_lora_warnings INTERFACE
   $<$<COMPILE_LANGUAGE:C,CXX>:${warnings} $<$<BOOL:${CLIP_LORA_WERROR}>:-Werror>>
   $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${CLIP_LORA_WERROR}>>:-Werror=all-warnings>)
