@@ -4,10 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "clip_lora/cli/embed.hpp"
-#include "clip_lora/cli/export.hpp"
 #include "clip_lora/cli/option_table.hpp"
-#include "clip_lora/cli/predict.hpp"
 #include "clip_lora/cli/run_options.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/lora/method.hpp"
@@ -405,33 +402,6 @@ TEST(RunOptions, ResultsAreFiledByBackboneDatasetShotsAndSeed) {
   options.model.backbone = "ViT-L/14@336px";
   options.data.shots.reset();
   EXPECT_EQ(options.result_folder("photos"), "out/vitl14@336px/photos/allshots/seed1");
-}
-
-TEST(Readme, NamesEveryFlag) {
-  const std::string readme = read_bytes(CLIP_LORA_SOURCE_DIR "/README.md");
-  for (const auto& [key, value] : kOtherValues.items()) EXPECT_THAT(readme, HasSubstr("| `--" + key + "` |"));
-}
-
-TEST(Readme, NamesEveryFlagOfExport) {
-  const std::string readme = read_bytes(CLIP_LORA_SOURCE_DIR "/README.md");
-  cli::ExportOptions options;
-  OptionTable table("clip_lora export", "");
-  cli::bind(table, options);
-  const auto flags = table.to_json();
-  for (const auto& [key, value] : flags.items()) EXPECT_THAT(readme, HasSubstr("`--" + key));
-}
-
-TEST(Readme, NamesEveryFlagOfPredictAndEmbed) {
-  const std::string readme = read_bytes(CLIP_LORA_SOURCE_DIR "/README.md");
-  cli::PredictOptions predict;
-  cli::EmbedOptions embed;
-  OptionTable table("clip_lora", "");
-  cli::bind(table, predict);
-  OptionTable embed_table("clip_lora embed", "");
-  cli::bind(embed_table, embed);
-  for (const auto& flags : {table.to_json(), embed_table.to_json()}) {
-    for (const auto& [key, value] : flags.items()) EXPECT_THAT(readme, HasSubstr("`--" + key + "`"));
-  }
 }
 
 TEST(Configs, EveryShippedFileLoadsAndIsValid) {

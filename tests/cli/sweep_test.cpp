@@ -422,19 +422,6 @@ TEST(Sweep, TheScriptForThePapersTablesRunsSweepsAndReportsThem) {
   EXPECT_EQ(script((task / "data").string()).exit_code, 2);
 }
 
-TEST(Sweep, EveryFlagIsInTheReadme) {  // those of a run are seen to elsewhere
-  const SweepTask task;
-  const Outcome printed = task.run("results", {{"--print_config", ""}});
-  ASSERT_EQ(printed.exit_code, 0) << printed.errors;
-  const std::string readme = read_bytes(CLIP_LORA_SOURCE_DIR "/README.md");
-  const json flags = json::parse(printed.output);
-  for (const auto& [key, value] : flags.items()) {
-    if (key == "grid") continue;  // a key only
-    EXPECT_THAT(readme, HasSubstr("`--" + key + "`"));
-  }
-  EXPECT_THAT(readme, HasSubstr("\"grid\""));
-}
-
 TEST(Sweep, PartsAreDisjointAndMakeUpTheWhole) {
   const SweepTask task;
   for (const std::string part : {"0/3", "1/3", "2/3"}) {
