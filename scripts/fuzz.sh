@@ -115,6 +115,10 @@ for target in "${chosen[@]}"; do
   esac
   if [ -f "tests/fuzz/$target.dict" ]; then flags+=("-dict=tests/fuzz/$target.dict"); fi
   if [ "$seconds" -eq 0 ]; then flags+=(-runs=0); else flags+=("-max_total_time=$seconds" "-runs=$inputs"); fi
+  # What was found before and is mended is a finding no more.
+  for finding in "$findings/$target-"*; do
+    if [ -e "$finding" ] && "$program" -timeout=5 "$finding" >"$log" 2>&1; then rm "$finding"; fi
+  done
   status=0
   "$program" "${flags[@]}" "${own_flags[@]}" "$corpus" "$seeds" >"$log" 2>&1 || status=$?
   crashes="$(count "$findings/$target-crash-"* "$findings/$target-leak-"*)"

@@ -2,6 +2,8 @@
 # Checks of the code beside its tests: scripts/quality.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=/dev/null
+[ ! -e .deps/environment.sh ] || . .deps/environment.sh
 
 usage() {
   cat <<'TEXT'
@@ -18,6 +20,8 @@ Usage: scripts/quality.sh [CHECK [ARGUMENT...]]
                        of what these targets build, e.g. tests_unit
   tsan                 thread sanitizer over the tests of core, io, text, image and data
   coverage [PERCENT]   lines of src/ outside CUDA that tests without a GPU run, at least 90 % or PERCENT; lists the rest
+  kills [N]            every command killed at N moments and changes of its files, 100 by default, and a full disk from
+                       as many on: hours
   fuzz [SECONDS]       every fuzzer, for 600 s or SECONDS each
 
 Without CHECK all of them. The exit code is 0 if nothing is found.
@@ -63,10 +67,11 @@ check_rooms() {
 
 # The .cpp files that differ from where this branch left origin/main, or on it from the commit before.
 changed_sources() {
-  local base
+  local base head
+  head="$(git rev-parse HEAD)" || return 1
   base="$(git merge-base HEAD origin/main 2>/dev/null || true)"
-  if [ -z "$base" ] || [ "$base" = "$(git rev-parse HEAD)" ]; then
-    base="$(git rev-parse -q --verify HEAD~1 || git hash-object -t tree /dev/null)"
+  if [ -z "$base" ] || [ "$base" = "$head" ]; then
+    base="$(git rev-parse -q --verify HEAD~1 || git hash-object -t tree /dev/null)" || return 1
   fi
   git diff --name-only --diff-filter=d "$base" -- 'apps/*.cpp' 'src/*.cpp' 'tests/*.cpp'
 }
@@ -105,7 +110,10 @@ check_tidy() {
   local compiled
   compiled="$(sed -n "s|^ *\"file\": \"$PWD/\(.*\.cpp\)\".*|\1|p" build/tidy/compile_commands.json | sort -u)"
   if [ "$changed" = ON ]; then
-    mapfile -t files < <(changed_sources | grep -xF "$compiled" || true)
+    need git
+    local sources
+    sources="$(changed_sources)" || fail "git cannot say which files have changed"
+    mapfile -t files < <(grep -xF "$compiled" <<<"$sources" || true)
   elif [ ${#files[@]} -eq 0 ]; then
     mapfile -t files <<<"$compiled"
   fi
@@ -138,7 +146,7 @@ run_tests() {
   local preset="$1"
   shift
   CLIP_LORA_PRESET="$preset" CLIP_LORA_CUDA=OFF scripts/build.sh --target "$@"
-  OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" ctest --preset "$preset" --parallel "$(nproc)"
+  OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" ctest --preset "$preset" --no-tests=error --parallel "$(nproc)"
 }
 
 check_asan() {
@@ -163,16 +171,21 @@ check_coverage() {
   [ "$status" -eq 0 ] || fail "less than $least % of the lines ran, or gcovr failed, see above"
 }
 
+check_kills() {
+  CLIP_LORA_PRESET=release scripts/build.sh --target clip_lora slow_kills
+  CLIP_LORA_KILLS="${1:-100}" ctest --preset release --no-tests=error -R '^(Kills|FullDisk)\.'
+}
+
 check_fuzz() { scripts/fuzz.sh all "${1:-600}"; }
 
-all=(format shell rooms tidy asan tsan coverage fuzz)
+all=(format shell rooms tidy asan tsan coverage kills fuzz)
 check="${1:-all}"
 case "$check" in
   --help | -h)
     usage
     exit 0
     ;;
-  format | shell | rooms | tidy | asan | tsan | coverage | fuzz)
+  format | shell | rooms | tidy | asan | tsan | coverage | kills | fuzz)
     shift
     "check_$check" "$@"
     ;;
@@ -180,7 +193,7 @@ case "$check" in
     CLIP_LORA_QUALITY=ON scripts/setup.sh
     failed=()
     for check in "${all[@]}"; do
-      "$0" "$check" || failed+=("$check")
+      scripts/quality.sh "$check" || failed+=("$check")
     done
     [ ${#failed[@]} -eq 0 ] || fail "not passed: ${failed[*]}"
     echo "quality: ${all[*]}: passed"

@@ -19,7 +19,7 @@ peer_packages=( # pinned together: pip would try older transformers for a quarte
   "torchvision==0.26.0" "pillow==12.3.0" "numpy==2.4.6" "safetensors==0.8.0"
   "onnx==1.23.2" "onnxruntime==1.32.0" "tensorboard==2.21.0"
 )
-quality_packages=(clang clang-format-14 clang-tidy-14 libclang-rt-dev shellcheck) # for scripts/quality.sh
+quality_packages=(clang clang-format-14 clang-tidy-14 git libclang-rt-dev shellcheck) # for scripts/quality.sh
 gcovr_version=8.4
 tool_packages=(ca-certificates curl g++ cmake ninja-build python3-venv)
 opencv_packages=(libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev)

@@ -1,6 +1,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <iostream>
@@ -64,7 +65,7 @@ int report(const std::exception& error, int exit_code) {
 /// What was printed may be what the command is for.
 void require_printed() {
   errno = 0;
-  if (std::cout.flush()) return;
+  if (std::cout.flush() && std::ferror(stdout) == 0) return;  // other streams print there, too
   throw ConfigError(std::string("cannot write standard output") +
                     (errno != 0 ? std::string(": ") + std::strerror(errno) : "; a part of it is missing"));
 }

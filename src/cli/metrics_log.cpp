@@ -136,6 +136,8 @@ void MetricsLog::remove(const fs::path& folder) {
   std::error_code ignored;
   fs::remove(folder / kLinesFile, ignored);
   fs::remove_all(folder / kEventsFolder, ignored);
+  forget_put_aside(folder / kLinesFile);  // of a training that was killed
+  forget_put_aside(folder / kEventsFolder);
 }
 
 }  // namespace clip_lora::cli

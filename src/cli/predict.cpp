@@ -256,8 +256,6 @@ std::int64_t predict(const PredictOptions& options) {
   if (!options.out.empty()) {
     require_free({options.out}, options.force);
     require_writable_file(options.out);
-    // What a killed sorting left has the only rows of the pictures that it moved.
-    if (options.sort_into.empty()) io::remove_temporaries_of(options.out);
   }
   return Prediction(options).execute();
 }

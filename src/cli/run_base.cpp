@@ -196,7 +196,15 @@ TrainingReport RunBase::train(const lora::Adapter& adapter, const TrainingTexts&
     return report;
   } catch (const train::Diverged& diverged) {
     // The first process saves before it tells the others, whose failure would end it.
-    if (only_trains()) kept_.processes->barrier();
+    if (only_trains()) {
+      try {
+        kept_.processes->barrier();
+      } catch (const Interrupted&) {
+        throw;
+      } catch (const Error&) {  // the first one's, of this
+      }
+      throw;
+    }
     throw train::Diverged(diverged.what() + save_last_good(adapter));
   }
 }
@@ -208,7 +216,11 @@ std::string RunBase::save_last_good(const lora::Adapter& adapter) const {
   }
   announce_saving();
   const fs::path path = last_good_path(saved_format_);
-  lora::save_adapter(path, adapter, context(), saved_format_);
+  try {
+    lora::save_adapter(path, adapter, context(), saved_format_);
+  } catch (const ConfigError& error) {  // a full disk should not hide what came before
+    return std::string("; the last adapter before that could not be saved: ") + error.what();
+  }
   return "; the last adapter before that was saved as '" + path.string() + "'";
 }
 

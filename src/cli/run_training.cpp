@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <new>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -182,7 +183,10 @@ class RunTraining {
     } catch (const Error&) {
       end_unfinished();
       throw;
-    } catch (const c10::Error&) {  // of memory, for instance
+    } catch (const c10::Error&) {  // of a GPU's memory, for instance
+      end_unfinished();
+      throw;
+    } catch (const std::bad_alloc&) {
       end_unfinished();
       throw;
     }

@@ -100,9 +100,12 @@ void refuse_repetitions(const Axis& axis) {
 
 /// The names that a grid may have.
 std::vector<std::string> grid_keys() {
-  const std::set<std::string> not_of_grids = {
-      "dataset", "shots",   "seed",    "backbone", "checkpoint", "save_path",   "eval_only",
-      "quiet",   "verbose", "variant", "resume",   "device",     "skip_missing"};
+  const std::set<std::string>
+      not_of_grids =
+          {
+              "dataset",   "shots",     "seed",         "backbone",     "checkpoint",
+              "save_path", "eval_only", "quiet",        "verbose",      "variant",
+              "resume",    "device",    "skip_missing", "deterministic"};  // LibTorch takes it for all products of a process or none
   RunOptions options;
   OptionTable table("", "");
   bind(table, options);

@@ -11,7 +11,6 @@
 #include "clip_lora/core/device.hpp"
 #include "clip_lora/core/errors.hpp"
 #include "clip_lora/core/log.hpp"
-#include "clip_lora/io/atomic_file.hpp"
 #include "clip_lora/io/json_text.hpp"
 #include "command_line.hpp"
 
@@ -101,7 +100,6 @@ TrainingFiles open_training_files(const RunOptions& options, const fs::path& fol
                                   train::TrainingSettings settings) {
   TrainingFiles files{folder, std::move(settings), {}};
   const fs::path path = files.checkpoint();
-  io::remove_temporaries(folder, io::Abandoned::kOfTheDead);
   if (!fs::exists(path)) return files;
   if (!options.output.resume) {
     log_warning("the training begins anew, although '" + path.string() +

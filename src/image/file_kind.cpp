@@ -51,8 +51,8 @@ void require_decodable_size(std::uint64_t height, std::uint64_t width) {
 }
 
 void require_plausible_size(const ImageSize& size, std::size_t file_bytes) {
-  constexpr std::uint64_t kAnyway = 32U << 20;       // pixels that may be of one colour
-  constexpr std::uint64_t kMostPixelsPerByte = 400;  // a JPEG of one colour has 170 at most, a PNG of RGB 344
+  constexpr std::uint64_t kAnyway = 32U << 20;         // pixels that may be of one colour
+  constexpr std::uint64_t kMostPixelsPerByte = 8'256;  // what deflate packs of a PNG of one bit per pixel
   const std::uint64_t pixels =
       static_cast<std::uint64_t>(size.height) * static_cast<std::uint64_t>(size.width);
   if (pixels <= kAnyway || pixels / kMostPixelsPerByte <= file_bytes) return;

@@ -290,7 +290,9 @@ class Training {
   }
 
   void save() {
-    recorder_.record();  // so that a log is never behind the checkpoint
+    recorder_.record();          // so that a log is never behind the checkpoint
+    if (device_loss_.defined())  // nor a checkpoint of a training that has diverged
+      watch_.look(progress_.iteration, progress_.learning_rate, step_.measure()());
     TrainingState state;
     state.step = step_.state();
     require_processes();

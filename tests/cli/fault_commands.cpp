@@ -180,10 +180,12 @@ void FaultCommands::add_pictures() {
   add({.name = "predict --out",
        .words = words("predict", {"--format", "csv", "--batch_size", "4", "--force", "--out",
                                   (place() / "out.csv").string()}),
-       .prepare = [=](const fs::path& folder) {
-         photos(folder);
-         write_bytes(folder / "out.csv", "an earlier one");
-       }});
+       .prepare =
+           [=](const fs::path& folder) {
+             photos(folder);
+             write_bytes(folder / "out.csv", "an earlier one");
+           },
+       .keeps_temporaries = true});
   const std::string sorted = (place() / "sorted").string();
   add({.name = "predict, copy", .words = words("predict", {"--sort_into", sorted}), .prepare = photos});
   add({.name = "predict, move",

@@ -32,7 +32,10 @@ class Disturbed {
   FaultTally signals(int signal_number, int moments, int period, std::uint32_t seed);
 
   /// The changes of files below the place that the command makes, in order, by the shim.
-  const std::vector<std::string>& changes();
+  const std::vector<std::string>& texts_of_changes();
+  /// Their numbers, from 1: of all, and of those that a full disk stops.
+  std::vector<std::size_t> changes();
+  std::vector<std::size_t> changes_that_need_room();
 
   /// Kills the command at the given changes, numbered from 1: before the change, or with `tear` after half of it.
   FaultTally kills_at(const std::vector<std::size_t>& changes, bool tear);
@@ -53,7 +56,7 @@ class Disturbed {
   std::vector<std::string> changes_;
 };
 
-/// `count` numbers of 1 … `last`, spread over the whole and drawn by `seed`; all if there are no more.
-std::vector<std::size_t> some_of(std::size_t last, std::size_t count, std::uint32_t seed);
+/// `count` of the numbers, drawn by `seed`, in their order; all if there are no more.
+std::vector<std::size_t> some_of(std::vector<std::size_t> numbers, std::size_t count, std::uint32_t seed);
 
 }  // namespace clip_lora::testing

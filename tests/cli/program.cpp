@@ -77,6 +77,7 @@ bool Program::wait_for_output(const std::string& text) {
     if (ended_) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
+  send(SIGKILL);  // whoever waits for its end should not wait for long
   return false;
 }
 

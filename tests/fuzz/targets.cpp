@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
+#include <stdexcept>
 
 #include "support/temporary_folder.hpp"
 
@@ -16,9 +16,7 @@ constexpr std::string_view kSeparator = "\n----\n";
 }  // namespace
 
 void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "broken: %s\n", what);
-  std::abort();
+  if (!holds) throw std::logic_error(what);
 }
 
 const std::filesystem::path& scratch_folder() {

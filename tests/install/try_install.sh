@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tries the README's commands on a bare Debian: tests/install/try_install.sh [--no-root] FOLDER [COMMAND...]
-#   FOLDER     outside the checkout; a Debian 12 is put into FOLDER/debian by debootstrap, unless it is there already,
-#              and a fresh clone of this checkout's last commit into it. To be removed by whoever gave it.
+#   FOLDER     outside the checkout; a Debian 12 is put into FOLDER/bare by debootstrap, unless it is there already, and
+#              copied to FOLDER/debian, with a fresh clone of this checkout's last commit. Whoever gave it removes it.
 #   COMMAND    what is run in the clone, each in a shell of its own; scripts/demo.sh and scripts/test.sh by default,
 #              with --no-root scripts/setup.sh --no-root before them
 #   --no-root  as a user of that Debian, where an administrator has installed g++, python3, git and ca-certificates;
@@ -59,20 +59,23 @@ if [ "${CLIP_LORA_TRY_INSTALL:-}" != "$$" ]; then
   exec unshare --mount -- bash "$0" "${option[@]}" "$folder" "${commands[@]}"
 fi
 
+bare="$folder/bare"
 root="$folder/debian"
 # This machine's sources of the suite, as lines of a sources.list.
 # shellcheck disable=SC2016 # apt fills these in
 sources="$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
   awk -v suite="$suite" '$3 == suite || index($3, suite "-") == 1' | sort -u)"
 
-if [ ! -e "$root/complete" ]; then
-  say "debootstrap: $suite into $root"
-  rm -rf "$root"
+if [ ! -e "$bare.complete" ]; then
+  say "debootstrap: $suite into $bare"
+  rm -rf "$bare"
   mkdir -p "$folder"
   mirror="$(awk -v suite="$suite" '$3 == suite { print $2; exit }' <<<"$sources")"
-  debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"} || fail "debootstrap failed, see above"
-  touch "$root/complete"
+  debootstrap --variant=minbase "$suite" "$bare" ${mirror:+"$mirror"} || fail "debootstrap failed, see above"
+  touch "$bare.complete"
 fi
+rm -rf "$root"
+cp -a "$bare" "$root"
 
 for path in "${from_machine[@]}"; do
   [ ! -e "$path" ] || cp -rLT "$path" "$root$path"

@@ -145,7 +145,7 @@ struct TrainingResult {
 /// and measurements change nothing of the training. Goes on from plan.checkpoints.resumed if that is there:
 /// `next_batch` then has to begin behind as many batches. Throws Interrupted between two iterations or in a
 /// look once a signal is pending, having saved a checkpoint if there are to be any; Diverged, on the CPU after
-/// the iteration that did it, on CUDA, where nothing waits, up to 14 later; and Error if a process is lost.
+/// the iteration that did it, on CUDA, where nothing waits, up to 13 later; and Error if a process is lost.
 TrainingResult train(engine::TrainingStep& step, const lora::Adapter& adapter, const NextBatch& next_batch,
                      model::Clip& clip, const TrainingPlan& plan);
 
