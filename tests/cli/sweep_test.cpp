@@ -176,7 +176,7 @@ TEST(Sweep, BadGridsAreUsageErrorsThatNameTheKey) {
       {R"({"grid": {"r": [4, 4]}})", "{\"r\":4} twice"},
       {R"({"grid": {"seed": [4]}})", "unknown key 'seed'"},
       {R"({"grid": [1]})", "expected an object"},
-      {R"({"grid": {"r": )" + numbers + R"(, "batch_size": )" + numbers + R"(, "n_iters": )" + numbers + "}}",
+      {R"({"grid": {"r": )" + numbers + R"(, "alpha": )" + numbers + R"(, "grad_clip": )" + numbers + "}}",
        "the sweep has more than 100000 runs"},
       {R"({"grid": {"r": ["four"]}})", "key 'r': expected a value of type INTEGER"},
       {R"({"grid": {"dropout_rate": [0, 2]}})", "dropout_rate"},
