@@ -12,10 +12,9 @@ Usage: scripts/quality.sh [CHECK [ARGUMENT...]]
   format [FILE...]     clang-format's layout, of all C++ and CUDA files or of these
   shell [FILE...]      what shellcheck finds in all shell scripts or in these
   rooms                what each room may include, and how long files may be
-  tidy [--changed] [--seconds N] [FILE...]
-                       what clang-tidy finds in all .cpp files, in these, or in those that have changed since
-                       origin/main (on it: since the commit before); after N seconds no further file is begun, and
-                       those left out are counted
+  tidy [--since COMMIT] [--seconds N] [FILE...]
+                       what clang-tidy finds in all .cpp files, in these, or in those that have changed since COMMIT;
+                       after N seconds no further file is begun, and those left out are counted
   asan [TARGET...]     address and undefined-behaviour sanitizers over the tests labelled unit and golden, or over those
                        of what these targets build, e.g. tests_unit
   tsan                 thread sanitizer over the tests of core, io, text, image and data
@@ -65,16 +64,8 @@ check_rooms() {
   echo "rooms: nothing found"
 }
 
-# The .cpp files that differ from where this branch left origin/main, or on it from the commit before.
-changed_sources() {
-  local base head
-  head="$(git rev-parse HEAD)" || return 1
-  base="$(git merge-base HEAD origin/main 2>/dev/null || true)"
-  if [ -z "$base" ] || [ "$base" = "$head" ]; then
-    base="$(git rev-parse -q --verify HEAD~1 || git hash-object -t tree /dev/null)" || return 1
-  fi
-  git diff --name-only --diff-filter=d "$base" -- 'apps/*.cpp' 'src/*.cpp' 'tests/*.cpp'
-}
+# The .cpp files that have changed since a commit.
+changed_sources() { git diff --name-only --diff-filter=d "$1" -- 'apps/*.cpp' 'src/*.cpp' 'tests/*.cpp'; }
 
 # tidy_one FILE: prints what is found. Appends FILE to $tidy_found, or to $tidy_left_out if the time is over.
 tidy_one() {
@@ -89,10 +80,14 @@ tidy_one() {
 
 check_tidy() {
   need "clang-tidy-$llvm"
-  local changed=OFF seconds=0 files=()
+  local since="" seconds=0 files=()
   while [ $# -gt 0 ]; do
     case "$1" in
-      --changed) changed=ON ;;
+      --since)
+        since="${2:-}"
+        [ -n "$since" ] || fail "--since: expected a commit"
+        shift
+        ;;
       --seconds)
         [[ "${2:-}" =~ ^[0-9]+$ ]] || fail "--seconds '${2:-}': expected a whole number"
         seconds="$2"
@@ -109,10 +104,10 @@ check_tidy() {
   # Only what is compiled here, of which the compiler's flags are known.
   local compiled
   compiled="$(sed -n "s|^ *\"file\": \"$PWD/\(.*\.cpp\)\".*|\1|p" build/tidy/compile_commands.json | sort -u)"
-  if [ "$changed" = ON ]; then
+  if [ -n "$since" ]; then
     need git
     local sources
-    sources="$(changed_sources)" || fail "git cannot say which files have changed"
+    sources="$(changed_sources "$since")" || fail "git cannot say which files have changed since '$since'"
     mapfile -t files < <(grep -xF "$compiled" <<<"$sources" || true)
   elif [ ${#files[@]} -eq 0 ]; then
     mapfile -t files <<<"$compiled"

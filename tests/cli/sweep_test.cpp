@@ -17,7 +17,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using ::testing::Ge;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -389,10 +388,11 @@ TEST(Sweep, GpusThatAreNotThereAreRefused) {
 TEST(Sweep, EveryShippedFileIsOne) {
   const SweepTask task;
   int files = 0;
+  const std::string backbone = CLIP_LORA_SOURCE_DIR "/apps/demo_clip.safetensors";
   for (const auto& file : fs::directory_iterator(CLIP_LORA_SOURCE_DIR "/configs/sweeps")) {
-    const Outcome outcome = run_program({"sweep", "--config", file.path().string(), "--root_path",
-                                         (task / "none").string(), "--save_path", (task / "results").string(),
-                                         "--backbones", CLIP_LORA_SOURCE_DIR "/apps/demo_clip.safetensors"});
+    const Outcome outcome =
+        run_program({"sweep", "--config", file.path().string(), "--root_path", (task / "none").string(),
+                     "--save_path", (task / "results").string(), "--backbones", backbone});
     EXPECT_EQ(outcome.exit_code, 3) << file.path() << ": only the data are missing\n" << outcome.errors;
     EXPECT_THAT(outcome.errors, HasSubstr("stanford_cars"));
     ++files;
