@@ -15,7 +15,7 @@ using ::testing::HasSubstr;
 
 std::string little_endian(std::uint32_t value, int count) {
   std::string bytes;
-  for (int i = 0; i < count; ++i) bytes += static_cast<char>(value >> (8 * i) & 0xff);
+  for (int i = 0; i < count; ++i, value >>= 8) bytes += static_cast<char>(value & 0xff);
   return bytes;
 }
 
