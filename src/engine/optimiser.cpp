@@ -16,8 +16,7 @@ ops::AdamWOptions adamw_options(const OptimiserOptions& options, std::int64_t to
 }
 
 ops::LossScaling loss_scaling_for(at::ScalarType type) {
-  if (type == at::kHalf) return {.enabled = true};
-  return {.enabled = true, .growth_factor = 1.0, .backoff_factor = 1.0};
+  return type == at::kHalf ? ops::LossScaling() : ops::kConstantLossScale;
 }
 
 double learning_rate_at(const OptimiserOptions& options, std::int64_t iteration, std::int64_t total) {

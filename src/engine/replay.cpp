@@ -7,6 +7,7 @@
 #include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #endif
@@ -30,6 +31,7 @@ void order(const CUDAStream& before, const CUDAStream& after) {
 
 struct SideStream::Cuda {
   CUDAStream stream;
+  bool is_busy = false;  // since the last join
 };
 
 SideStream::SideStream(at::Device device)
@@ -40,12 +42,15 @@ SideStream::SideStream(at::Device device)
 void SideStream::run(const std::function<void()>& work) const {
   if (!cuda_) return work();
   order(c10::cuda::getCurrentCUDAStream(), cuda_->stream);
+  cuda_->is_busy = true;
   const c10::cuda::CUDAStreamGuard guard(cuda_->stream);
   work();
 }
 
 void SideStream::join() const {
-  if (cuda_) order(cuda_->stream, c10::cuda::getCurrentCUDAStream());
+  // A stream that was given nothing is no part of a capture, which must not wait for it then.
+  if (!cuda_ || !std::exchange(cuda_->is_busy, false)) return;
+  order(cuda_->stream, c10::cuda::getCurrentCUDAStream());
 }
 
 struct ReplayContext::Cuda {
@@ -161,7 +166,8 @@ ReplayedWork::ReplayedWork(const ReplayContext& context, std::function<void()> w
 ReplayedWork::~ReplayedWork() {
   if (!cuda_) return;
   const auto& context = *context_.cuda();
-  context.stream.synchronize();
+  // Work that has failed says so here again, but whoever waited for it knows already.
+  C10_CUDA_IGNORE_ERROR(cudaStreamSynchronize(context.stream));
   cuda_->graph.reset();
   if (cuda_->is_pool_user) c10::cuda::CUDACachingAllocator::releasePool(context.device, context.pool);
 }

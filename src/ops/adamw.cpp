@@ -48,7 +48,7 @@ void clip(const at::Tensor& gradients, double largest_norm) {
   const std::vector<at::Tensor> norms = at::_foreach_norm(gradients.split(kNormPiece));
   const double norm = at::stack(norms).to(at::kDouble).norm().item<double>();
   const double factor = largest_norm / (norm + 1e-6);
-  if (!(factor >= 1.0)) gradients.mul_(factor);  // a NaN is passed on
+  if (factor < 1.0) gradients.mul_(factor);
 }
 
 /// On a CPU, where counters are read without waiting for anything.
@@ -56,8 +56,8 @@ void adamw_step_definition(const AdamWState& state, const AdamWOptions& options,
   double* counters = state.counters.mutable_data_ptr<double>();
   const double rate = learning_rate_at(options, static_cast<std::int64_t>(counters[kIterations]));
   counters[kIterations] += 1.0;
-  const bool found_inf = scaling.enabled && unscale(state.gradients, counters[kScale]);
-  if (scaling.enabled) adapt_scale(counters, scaling, found_inf);
+  const bool found_inf = unscale(state.gradients, counters[kScale]);
+  adapt_scale(counters, scaling, found_inf);
   if (found_inf) return;
   if (options.largest_gradient_norm > 0.0) clip(state.gradients, options.largest_gradient_norm);
   counters[kUpdates] += 1.0;
@@ -113,7 +113,6 @@ AdamWConstants constants_of(const AdamWOptions& options, const LossScaling& scal
   constants.annealed_iterations = annealed_iterations(options);
   constants.largest_gradient_norm = options.largest_gradient_norm;
   constants.average_weight = 1.0 - options.average_decay;
-  constants.scaled = scaling.enabled;
   constants.growth_factor = scaling.growth_factor;
   constants.backoff_factor = scaling.backoff_factor;
   constants.growth_interval = static_cast<double>(scaling.growth_interval);

@@ -32,9 +32,7 @@ __device__ double rate_of(const AdamWConstants& k, double iteration) {
   return k.final_learning_rate + amplitude * (1.0 + cospi(progress));
 }
 
-__device__ float unscale_of(const AdamWConstants& k, const double* counters) {
-  return k.scaled ? 1.0F / static_cast<float>(counters[2]) : 1.0F;
-}
+__device__ float unscale_of(const double* counters) { return 1.0F / static_cast<float>(counters[2]); }
 
 __device__ bool shortens(const AdamWConstants& k) { return k.largest_gradient_norm > 0.0; }
 
@@ -53,7 +51,7 @@ __device__ double sum_of_block(double value) {
 
 __device__ Factors factors_of(const AdamWConstants& k, const double* counters) {
   const double rate = rate_of(k, counters[0]), update = counters[1] + 1.0;
-  return {unscale_of(k, counters), static_cast<float>(1.0 - rate * k.weight_decay),
+  return {unscale_of(counters), static_cast<float>(1.0 - rate * k.weight_decay),
           static_cast<float>(rate / (1.0 - pow(k.beta1, update))),
           static_cast<float>(sqrt(1.0 - pow(k.beta2, update)))};
 }
@@ -65,25 +63,22 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(AdamWBuffers b, AdamW
   if (blockIdx.x == 0 && threadIdx.x == kThreads - 1) scratch.factors = factors_of(k, b.counters);
   bool found = false;
   float squares = 0.0F;
-  if (k.scaled || shortens(k)) {
-    const float unscale = unscale_of(k, b.counters);
-    const auto look_at = [&](float gradient) {
-      const float g = gradient * unscale;
-      found |= !isfinite(gradient);
-      squares = fmaf(g, g, squares);
-    };
-    const auto* fours = reinterpret_cast<const float4*>(b.gradients);
-    for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < b.count / 4; i += gridDim.x * kThreads) {
-      const float4 g = fours[i];
-      look_at(g.x);
-      look_at(g.y);
-      look_at(g.z);
-      look_at(g.w);
-    }
-    if (blockIdx.x == 0 && threadIdx.x < b.count % 4) look_at(b.gradients[b.count - 1 - threadIdx.x]);
+  const float unscale = unscale_of(b.counters);
+  const auto look_at = [&](float gradient) {
+    const float g = gradient * unscale;
+    found |= !isfinite(gradient);
+    squares = fmaf(g, g, squares);
+  };
+  const auto* fours = reinterpret_cast<const float4*>(b.gradients);
+  for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < b.count / 4; i += gridDim.x * kThreads) {
+    const float4 g = fours[i];
+    look_at(g.x);
+    look_at(g.y);
+    look_at(g.z);
+    look_at(g.w);
   }
-  // Without a loss scale there is nothing to lower, and an update with infinities is made.
-  const int any = __syncthreads_or(found && k.scaled);
+  if (blockIdx.x == 0 && threadIdx.x < b.count % 4) look_at(b.gradients[b.count - 1 - threadIdx.x]);
+  const int any = __syncthreads_or(found);
   if (threadIdx.x == 0) scratch.found_inf[blockIdx.x] = any;
   if (!shortens(k)) return;
   const double sum = sum_of_block(squares);
@@ -99,7 +94,6 @@ __device__ void count_iteration(double* counters, const AdamWConstants& k, bool 
     return;
   }
   counters[1] += 1.0;
-  if (!k.scaled) return;
   counters[3] += 1.0;
   if (counters[3] < k.growth_interval) return;
   counters[3] = 0.0;
@@ -112,7 +106,7 @@ __device__ float shortening_of(const Scratch& scratch, const AdamWConstants& k, 
   const bool own = static_cast<int>(threadIdx.x) < check_blocks;
   const double norm = sqrt(sum_of_block(own ? scratch.squares[threadIdx.x] : 0.0));
   const double factor = k.largest_gradient_norm / (norm + 1e-6);
-  return factor >= 1.0 ? 1.0F : static_cast<float>(factor);  // a NaN is passed on
+  return factor < 1.0 ? static_cast<float>(factor) : 1.0F;
 }
 
 struct Coefficients {
@@ -203,9 +197,7 @@ int blocks_for(std::int64_t count, int most) {
 }  // namespace
 
 void launch_adamw(const AdamWBuffers& buffers, const AdamWConstants& constants, cudaStream_t stream) {
-  const int check_blocks = constants.scaled || constants.largest_gradient_norm > 0.0
-                               ? blocks_for(buffers.count, kAdamWCheckBlocks)
-                               : 1;
+  const int check_blocks = blocks_for(buffers.count, kAdamWCheckBlocks);
   prepare_kernel<<<check_blocks, kThreads, 0, stream>>>(buffers, constants);
   const int update_blocks = blocks_for(buffers.count, kUpdateBlocks);
   update_kernel<<<update_blocks, kThreads, 0, stream>>>(buffers, constants, check_blocks);

@@ -20,7 +20,6 @@ struct AdamWConstants {
   double annealed_iterations = 1.0;    ///< those after the warm-up
   double largest_gradient_norm = 0.0;  ///< 0: gradients are not shortened
   double average_weight = 1.0;         ///< what of a parameter goes into its average
-  bool scaled = false;                 ///< whether the gradients carry the loss scale
   double growth_factor = 2.0;
   double backoff_factor = 0.5;
   double growth_interval = 2000.0;

@@ -223,7 +223,7 @@ void add_optimiser(const Tower& tower, const Settings& settings) {
     const auto buffer = [&] { return at::zeros({kAdapterParameters}, float32); };
     const ops::AdamWState state = {buffer(), buffer(), buffer(), buffer(),
                                    at::ones({4}, tower.options.dtype(at::kDouble))};
-    return [=] { ops::adamw_step(state, {.total_iterations = 1'000'000}, {.enabled = true}); };
+    return [=] { ops::adamw_step(state, {.total_iterations = 1'000'000}, {}); };
   });
   add("head/write_up_columns", 1, settings, [=] {
     const std::int64_t rank = settings.rank, count = 3 * 2 * kLayers;  // of both towers

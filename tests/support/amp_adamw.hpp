@@ -10,8 +10,7 @@
 namespace clip_lora::testing {
 
 /// torch.optim.AdamW(fused=True) with CosineAnnealingLR's closed form, after torch.nn.utils.clip_grad_norm_
-/// if gradients have a largest norm, and, if scaled, torch.amp.GradScaler: the calls of LibTorch that those
-/// make, for one flat parameter and its exponential moving average. Without a warm-up.
+/// if gradients have a largest norm, and torch.amp.GradScaler: the calls of LibTorch that those make, for one flat parameter and its exponential moving average. Without a warm-up.
 class AmpAdamW {
  public:
   AmpAdamW(const at::Tensor& initial, const ops::AdamWOptions& options, const ops::LossScaling& scaling,
@@ -28,8 +27,7 @@ class AmpAdamW {
 
   void step(at::Tensor gradients) {
     at::Tensor found_inf = at::zeros({1}, parameters.options());
-    if (scaling_.enabled)
-      at::_amp_foreach_non_finite_check_and_unscale_(gradients, found_inf, scale.reciprocal());
+    at::_amp_foreach_non_finite_check_and_unscale_(gradients, found_inf, scale.reciprocal());
     updates.add_(1.0 - found_inf.squeeze());
     if (options_.largest_gradient_norm > 0.0) clip(gradients);
     at::_fused_adamw_(parameters, gradients, first_moments, second_moments, {}, updates, learning_rate(),
@@ -37,10 +35,8 @@ class AmpAdamW {
                       {}, found_inf);
     if (found_inf.item<float>() == 0.0F)
       averages = options_.average_decay * averages + (1.0 - options_.average_decay) * parameters;
-    if (scaling_.enabled) {
-      at::_amp_update_scale_(scale, growth_tracker, found_inf, scaling_.growth_factor,
-                             scaling_.backoff_factor, scaling_.growth_interval);
-    }
+    at::_amp_update_scale_(scale, growth_tracker, found_inf, scaling_.growth_factor, scaling_.backoff_factor,
+                           scaling_.growth_interval);
     ++iterations;
   }
 

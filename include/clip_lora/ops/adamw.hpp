@@ -45,11 +45,13 @@ struct AdamWState {
 /// finite (the update is skipped then, the schedule goes on), doubled after `growth_interval` updates in a
 /// row.
 struct LossScaling {
-  bool enabled = false;
   double growth_factor = 2.0;
   double backoff_factor = 0.5;
   std::int64_t growth_interval = 2000;
 };
+
+/// The scale stays as it is; updates with gradients that are not finite are skipped all the same.
+inline constexpr LossScaling kConstantLossScale = {.growth_factor = 1.0, .backoff_factor = 1.0};
 
 /// One update out of the gradients, which are divided by the loss scale first. Everything happens on the
 /// device: nothing waits, so that it can be captured in a CUDA graph. Also counts the iteration.
