@@ -1,7 +1,10 @@
 #include "replay.hpp"
 
 #include <exception>
+#include <map>
+#include <mutex>
 #include <utility>
+#include <vector>
 
 #ifdef CLIP_LORA_WITH_CUDA
 #include <ATen/cuda/CUDAEvent.h>
@@ -27,45 +30,84 @@ void order(const CUDAStream& before, const CUDAStream& after) {
   event.block(after);
 }
 
+/// A stream for as long as this lives; then the next one gets it. cuBLAS keeps some 32 MiB for each stream that it has
+/// ever worked on, which run after run with streams of their own would add up to gigabytes.
+class PooledStream {
+ public:
+  PooledStream(bool high_priority, c10::DeviceIndex device)
+      : key_(high_priority, device), stream_(take(key_)) {}
+  ~PooledStream() {
+    const std::lock_guard lock(mutex_);
+    idle_[key_].push_back(stream_);
+  }
+  PooledStream(const PooledStream&) = delete;
+  PooledStream& operator=(const PooledStream&) = delete;
+
+  const CUDAStream& operator*() const { return stream_; }
+
+ private:
+  using Key = std::pair<bool, c10::DeviceIndex>;
+
+  static CUDAStream take(const Key& key) {
+    const std::lock_guard lock(mutex_);
+    auto& idle = idle_[key];
+    if (idle.empty()) return c10::cuda::getStreamFromPool(key.first, key.second);
+    const CUDAStream stream = idle.back();
+    idle.pop_back();
+    return stream;
+  }
+
+  static inline std::mutex mutex_;
+  static inline std::map<Key, std::vector<CUDAStream>> idle_;
+
+  Key key_;
+  CUDAStream stream_;
+};
+
 }  // namespace
 
 struct SideStream::Cuda {
-  CUDAStream stream;
+  explicit Cuda(c10::DeviceIndex device) : stream(/*high_priority=*/false, device) {}
+
+  PooledStream stream;
   bool is_busy = false;  // since the last join
 };
 
 SideStream::SideStream(at::Device device)
-    : cuda_(device.is_cuda() ? std::make_unique<Cuda>(
-                                   c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index()))
-                             : nullptr) {}
+    : cuda_(device.is_cuda() ? std::make_unique<Cuda>(device.index()) : nullptr) {}
 
 void SideStream::run(const std::function<void()>& work) const {
   if (!cuda_) return work();
-  order(c10::cuda::getCurrentCUDAStream(), cuda_->stream);
+  order(c10::cuda::getCurrentCUDAStream(), *cuda_->stream);
   cuda_->is_busy = true;
-  const c10::cuda::CUDAStreamGuard guard(cuda_->stream);
+  const c10::cuda::CUDAStreamGuard guard(*cuda_->stream);
   work();
 }
 
 void SideStream::join() const {
   // A stream that was given nothing is no part of a capture, which must not wait for it then.
   if (!cuda_ || !std::exchange(cuda_->is_busy, false)) return;
-  order(cuda_->stream, c10::cuda::getCurrentCUDAStream());
+  order(*cuda_->stream, c10::cuda::getCurrentCUDAStream());
 }
 
 struct ReplayContext::Cuda {
-  explicit Cuda(c10::DeviceIndex index)
-      : device(index), stream(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, index)) {
+  explicit Cuda(c10::DeviceIndex index) : device(index), stream(/*high_priority=*/true, index) {
     // Holds the pool, also while no work is there that does.
     c10::cuda::CUDACachingAllocator::beginAllocateToPool(device, pool, [](cudaStream_t) { return false; });
     c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
   }
-  ~Cuda() { c10::cuda::CUDACachingAllocator::releasePool(device, pool); }
+  ~Cuda() {
+    c10::cuda::CUDACachingAllocator::releasePool(device, pool);
+    try {
+      c10::cuda::CUDACachingAllocator::emptyCache();  // else the pool's memory stays, of use to nobody
+    } catch (const c10::Error&) {  // of a device that has failed before, as others have said
+    }
+  }
   Cuda(const Cuda&) = delete;
   Cuda& operator=(const Cuda&) = delete;
 
   c10::DeviceIndex device;
-  CUDAStream stream;
+  PooledStream stream;
   at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();
 };
 
@@ -73,15 +115,15 @@ ReplayContext::ReplayContext(at::Device device)
     : cuda_(device.is_cuda() ? std::make_unique<Cuda>(device.index()) : nullptr) {}
 
 void ReplayContext::wait_for(const ReplayContext& other) const {
-  if (cuda_) order(other.cuda_->stream, cuda_->stream);
+  if (cuda_) order(*other.cuda_->stream, *cuda_->stream);
 }
 
 void ReplayContext::wait_for_current_stream() const {
-  if (cuda_) order(c10::cuda::getCurrentCUDAStream(cuda_->device), cuda_->stream);
+  if (cuda_) order(c10::cuda::getCurrentCUDAStream(cuda_->device), *cuda_->stream);
 }
 
 void ReplayContext::make_current_stream_wait() const {
-  if (cuda_) order(cuda_->stream, c10::cuda::getCurrentCUDAStream(cuda_->device));
+  if (cuda_) order(*cuda_->stream, c10::cuda::getCurrentCUDAStream(cuda_->device));
 }
 
 struct Moment::Cuda {
@@ -91,7 +133,7 @@ struct Moment::Cuda {
 void Moment::mark(const ReplayContext& context) {
   if (context.cuda() == nullptr) return;
   if (!cuda_) cuda_ = std::make_unique<Cuda>();
-  cuda_->event.record(context.cuda()->stream);
+  cuda_->event.record(*context.cuda()->stream);
 }
 
 void Moment::mark_current_stream(at::Device device) {
@@ -148,7 +190,7 @@ void ReplayedWork::run(const std::function<void()>& prepare) {
     return work_();
   }
   const auto& context = *context_.cuda();
-  const c10::cuda::CUDAStreamGuard guard(context.stream);
+  const c10::cuda::CUDAStreamGuard guard(*context.stream);
   prepare();
   if (!cuda_->is_captured) return work_();
   if (!cuda_->is_pool_user) return cuda_->run_eagerly(work_, context);
@@ -167,7 +209,7 @@ ReplayedWork::~ReplayedWork() {
   if (!cuda_) return;
   const auto& context = *context_.cuda();
   // Work that has failed says so here again, but whoever waited for it knows already.
-  C10_CUDA_IGNORE_ERROR(cudaStreamSynchronize(context.stream));
+  C10_CUDA_IGNORE_ERROR(cudaStreamSynchronize(*context.stream));
   cuda_->graph.reset();
   if (cuda_->is_pool_user) c10::cuda::CUDACachingAllocator::releasePool(context.device, context.pool);
 }

@@ -62,7 +62,7 @@ struct Tower::Block {
   at::Tensor project(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
                      const at::Tensor& residual, const ResidualUpdate* update, ResidualTape& tape) const;
   at::Tensor project_backward(const at::Tensor& d_out, const ResidualUpdate* update,
-                              const ResidualTape& tape) const;
+                              ResidualTape& tape) const;
   const ResidualUpdate* behind_attention() const {
     return updates == nullptr ? nullptr : &updates->attention;
   }
@@ -73,11 +73,11 @@ struct Tower::Block {
   at::Tensor attention_half_at_ends(const at::Tensor& x, BlockTape& tape) const;
   at::Tensor mlp_half(const at::Tensor& x, BlockTape& tape, bool keep_hidden) const;
 
-  at::Tensor join_backward(const at::Tensor& d_middle, const BlockTape& tape) const;
-  at::Tensor attention_half_backward(const at::Tensor& d_middle, const BlockTape& tape, bool needs_dx) const;
-  at::Tensor attention_half_at_ends_backward(const at::Tensor& d_middle, const BlockTape& tape,
+  at::Tensor join_backward(const at::Tensor& d_middle, BlockTape& tape) const;
+  at::Tensor attention_half_backward(const at::Tensor& d_middle, BlockTape& tape, bool needs_dx) const;
+  at::Tensor attention_half_at_ends_backward(const at::Tensor& d_middle, BlockTape& tape,
                                              bool needs_dx) const;
-  at::Tensor mlp_half_backward(const at::Tensor& d_out, const BlockTape& tape) const;
+  at::Tensor mlp_half_backward(const at::Tensor& d_out, BlockTape& tape) const;
   at::Tensor in_product_backward(const at::Tensor& d_qkv, bool needs_dx) const;
   at::Tensor in_backward(const at::Tensor& d_rows, const at::Tensor& residual, const BlockTape& tape,
                          bool needs_dx) const;
@@ -106,11 +106,15 @@ at::Tensor Tower::Block::project(const at::Tensor& rows, const at::Tensor& weigh
   return ops::add_adapted(tape.z, update->weights, tape.factors, residual);
 }
 
-/// From project's gradient to that of rows Wᵀ + bias.
+/// From project's gradient to that of rows Wᵀ + bias. The adapter's own gradients are left to the side stream.
 at::Tensor Tower::Block::project_backward(const at::Tensor& d_out, const ResidualUpdate* update,
-                                          const ResidualTape& tape) const {
+                                          ResidualTape& tape) const {
   if (update == nullptr || !update->any()) return d_out;
-  return ops::add_adapted_backward(d_out, tape.z, update->weights, tape.factors, update->gradients, add);
+  tape.d_change = ops::change_gradient(d_out, tape.factors);
+  side.run([&] {
+    ops::residual_adapter_gradients(tape.d_change, tape.z, update->weights, update->gradients, add);
+  });
+  return ops::add_adapted_backward(d_out, tape.d_change, update->weights);
 }
 
 /// What out_proj reads: the attended rows, with the columns of its own update if it has one.
@@ -156,7 +160,7 @@ at::Tensor Tower::Block::mlp_half(const at::Tensor& x, BlockTape& tape, bool kee
   return project(activated.out, mlp->c_proj->weight, mlp->c_proj->bias, x, behind_mlp(), tape.mlp);
 }
 
-at::Tensor Tower::Block::mlp_half_backward(const at::Tensor& d_out, const BlockTape& tape) const {
+at::Tensor Tower::Block::mlp_half_backward(const at::Tensor& d_out, BlockTape& tape) const {
   const auto& mlp = weights.mlp;
   const at::Tensor d_hidden = ops::gelu_linear_backward(project_backward(d_out, behind_mlp(), tape.mlp),
                                                         mlp->c_proj->weight, tape.hidden, gelu);
@@ -166,7 +170,7 @@ at::Tensor Tower::Block::mlp_half_backward(const at::Tensor& d_out, const BlockT
 }
 
 /// From the gradient behind attention to that of the attended rows.
-at::Tensor Tower::Block::join_backward(const at::Tensor& d_middle, const BlockTape& tape) const {
+at::Tensor Tower::Block::join_backward(const at::Tensor& d_middle, BlockTape& tape) const {
   const at::Tensor d_projected = project_backward(d_middle, behind_attention(), tape.attention);
   const at::Tensor d_joined = ops::linear_backward(d_projected, out_weight());
   if (down_out.columns == 0) return d_joined;
@@ -192,7 +196,7 @@ at::Tensor Tower::Block::in_backward(const at::Tensor& d_rows, const at::Tensor&
   return ops::layer_norm_backward(d_rows, tape.x, tape.in, ln_1, down_in, residual, d_a, needs_dx);
 }
 
-at::Tensor Tower::Block::attention_half_backward(const at::Tensor& d_middle, const BlockTape& tape,
+at::Tensor Tower::Block::attention_half_backward(const at::Tensor& d_middle, BlockTape& tape,
                                                  bool needs_dx) const {
   const at::Tensor d_attended = join_backward(d_middle, tape);
   if (down_in.columns == 0 && !needs_dx) return {};
@@ -211,7 +215,7 @@ at::Tensor Tower::Block::attention_half_backward(const at::Tensor& d_middle, con
 }
 
 /// d_middle: [N, D]; returns [T, D].
-at::Tensor Tower::Block::attention_half_at_ends_backward(const at::Tensor& d_middle, const BlockTape& tape,
+at::Tensor Tower::Block::attention_half_at_ends_backward(const at::Tensor& d_middle, BlockTape& tape,
                                                          bool needs_dx) const {
   const std::int64_t d = width();
   const at::Tensor d_attended = join_backward(d_middle, tape);
@@ -255,9 +259,8 @@ Tower::Tower(const model::Transformer& transformer, const model::TowerArchitectu
 std::int64_t Tower::tape_bytes(std::int64_t rows, std::int64_t element_bytes) const {
   // x, normalised, q, k, v, attended (perhaps twice) and middle rows, and the hidden ones
   const bool any_residual =
-      updates_ != nullptr && std::ranges::any_of(*updates_, [](const BlockUpdates& block) {
-        return block.attention.any() || block.mlp.any();
-      });
+      updates_ != nullptr &&
+      std::ranges::any_of(*updates_, [](const BlockUpdates& block) { return block.any_residual(); });
   const std::int64_t values = (any_residual ? 10 : 8) * architecture_.width + architecture_.mlp_width;
   const std::int64_t temporaries = 16 * architecture_.width;  // of the block that is computed
   return ((layers() - first_updated_) * values + temporaries) * rows * element_bytes;
@@ -317,7 +320,7 @@ void Tower::backward(at::Tensor d_ends, std::int64_t begin, const ops::Packing& 
                      const PlaceInBatch& place, std::vector<BlockTape>& tape, bool add) const {
   at::Tensor d_rows = std::move(d_ends);
   for (std::int64_t i = layers() - 1; i >= begin; --i) {
-    const BlockTape entry = std::move(tape.back());
+    BlockTape entry = std::move(tape.back());
     tape.pop_back();
     Block current = block(i, place, packing);
     current.add = add;
@@ -325,6 +328,7 @@ void Tower::backward(at::Tensor d_ends, std::int64_t begin, const ops::Packing& 
     const at::Tensor d_middle = current.mlp_half_backward(d_rows, entry);
     d_rows = i + 1 == layers() ? current.attention_half_at_ends_backward(d_middle, entry, needs_dx)
                                : current.attention_half_backward(d_middle, entry, needs_dx);
+    if (current.updates->any_residual()) side_->join();  // before the tape's memory is used again
     if (current.updates->any_low_rank()) side_->run([&] { current.updates->collect(add); });
   }
   side_->join();

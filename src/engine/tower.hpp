@@ -19,6 +19,8 @@ namespace clip_lora::engine {
 struct ResidualTape {
   at::Tensor z;        ///< [T, D], what the module has yielded
   at::Tensor factors;  ///< [T] float32, δ; undefined: 1
+  /// [T, D], from the backward pass: lives until the side stream has read it.
+  at::Tensor d_change = {};
 };
 
 /// What the backward pass of one block needs of its forward pass. T rows; N of them in the last block, from

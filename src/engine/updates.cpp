@@ -189,7 +189,7 @@ Updates::Updates(model::Clip& clip, const lora::Adapter& adapter, const at::Tens
     lay_out(block.attention_slot, target.attention, dropping, begin);
     ++dropping.stream;
     lay_out(block.mlp_slot, target.mlp, dropping, begin);
-    any_residual = any_residual || target.attention.any() || target.mlp.any();
+    any_residual = any_residual || target.any_residual();
   }
   lora::detach(clip);
   if (!any_residual || clip->dtype() == at::kFloat) rounded_.reset();

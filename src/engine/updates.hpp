@@ -46,7 +46,8 @@ struct BlockUpdates {
   at::Tensor gradient;       ///< [n] float32, their part of the flat gradients
 
   bool any_low_rank() const { return in.any() || out.any(); }
-  bool any() const { return any_low_rank() || attention.any() || mlp.any(); }
+  bool any_residual() const { return attention.any() || mlp.any(); }
+  bool any() const { return any_low_rank() || any_residual(); }
   /// Sums up what a backward pass has left in `parts`: sets the gradient, or adds to it.
   void collect(bool add) const;
 };

@@ -30,20 +30,21 @@ at::Tensor linear_definition(const at::Tensor& x, const at::Tensor& weight, cons
   return residual.defined() ? y.add_(residual) : y;
 }
 
+/// Whether `addend`, if there is one, can be added to products of x, `columns` wide.
+bool is_addend(const at::Tensor& addend, const at::Tensor& x, std::int64_t columns) {
+  return !addend.defined() || (addend.size(-1) == columns && addend.scalar_type() == x.scalar_type() &&
+                               addend.device() == x.device() && addend.stride(-1) == 1);
+}
+
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   const at::Tensor& residual) {
   TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 && x.size(1) == weight.size(1), "linear: x ", x.sizes(),
               " does not fit weight ", weight.sizes());
-  const auto is_addend = [&](const at::Tensor& addend) {
-    return !addend.defined() ||
-           (addend.size(-1) == weight.size(0) && addend.scalar_type() == x.scalar_type() &&
-            addend.device() == x.device() && addend.stride(-1) == 1);
-  };
-  TORCH_CHECK(
-      is_addend(bias) && is_addend(residual) && (!residual.defined() || residual.size(0) == x.size(0)),
-      "linear: bias or residual does not fit x ", x.sizes(), " and weight ", weight.sizes());
+  TORCH_CHECK(is_addend(bias, x, weight.size(0)) && is_addend(residual, x, weight.size(0)) &&
+                  (!residual.defined() || residual.size(0) == x.size(0)),
+              "linear: bias or residual does not fit x ", x.sizes(), " and weight ", weight.sizes());
 #ifdef CLIP_LORA_WITH_CUDA
   if (x.is_cuda() && on_cuda::can_multiply(x, weight))
     return on_cuda::linear(x, weight, bias, residual, tf32_allowed);
@@ -51,14 +52,17 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   return linear_definition(x, weight, bias, residual);
 }
 
-at::Tensor linear_backward(const at::Tensor& dy, const at::Tensor& weight) {
-  TORCH_CHECK(dy.dim() == 2 && weight.dim() == 2 && dy.size(1) == weight.size(0), "linear_backward: dy ",
-              dy.sizes(), " does not fit weight ", weight.sizes());
+at::Tensor linear_backward(const at::Tensor& dy, const at::Tensor& weight, const at::Tensor& residual) {
+  TORCH_CHECK(dy.dim() == 2 && weight.dim() == 2 && dy.size(1) == weight.size(0) &&
+                  is_addend(residual, dy, weight.size(1)) &&
+                  (!residual.defined() || residual.size(0) == dy.size(0)),
+              "linear_backward: dy ", dy.sizes(), " or the residual does not fit weight ", weight.sizes());
 #ifdef CLIP_LORA_WITH_CUDA
   if (dy.is_cuda() && on_cuda::can_multiply(dy, weight))
-    return on_cuda::linear_backward(dy, weight, tf32_allowed);
+    return on_cuda::linear_backward(dy, weight, residual, tf32_allowed);
 #endif
-  return at::mm(dy, weight);
+  at::Tensor dx = at::mm(dy, weight);
+  return residual.defined() ? dx.add_(residual) : dx;
 }
 
 void allow_tf32(bool allow) { tf32_allowed = allow; }

@@ -182,7 +182,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   return out;
 }
 
-at::Tensor linear_backward(const at::Tensor& dy, const at::Tensor& weight, bool tf32) {
+at::Tensor linear_backward(const at::Tensor& dy, const at::Tensor& weight, const at::Tensor& residual,
+                           bool tf32) {
   const std::int64_t rows = dy.size(0), inputs = weight.size(1);
   at::Tensor dx = at::empty({rows, inputs}, dy.options());
   const Multiplication shape = {.type = dy.scalar_type(),
@@ -192,12 +193,12 @@ at::Tensor linear_backward(const at::Tensor& dy, const at::Tensor& weight, bool 
                                 .k = dy.size(1),
                                 .lda = weight.stride(0),
                                 .ldb = dy.stride(0),
-                                .ldc = inputs,
+                                .ldc = residual.defined() ? residual.stride(0) : inputs,
                                 .ldd = inputs,
                                 .has_bias = false,
-                                .has_residual = false,
+                                .has_residual = residual.defined(),
                                 .tf32 = tf32};
-  multiply(shape, weight.const_data_ptr(), dy.const_data_ptr(), {}, {}, dx);
+  multiply(shape, weight.const_data_ptr(), dy.const_data_ptr(), {}, residual, dx);
   return dx;
 }
 

@@ -11,6 +11,7 @@ bool can_multiply(const at::Tensor& x, const at::Tensor& weight);
 /// ops::linear and ops::linear_backward in one launch of cuBLASLt each, bias and residual in its epilogue.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   const at::Tensor& residual, bool tf32);
-at::Tensor linear_backward(const at::Tensor& dy, const at::Tensor& weight, bool tf32);
+at::Tensor linear_backward(const at::Tensor& dy, const at::Tensor& weight, const at::Tensor& residual,
+                           bool tf32);
 
 }  // namespace clip_lora::ops::on_cuda

@@ -4,6 +4,12 @@
 
 #include "clip_lora/ops/linear.hpp"
 
+#ifdef CLIP_LORA_WITH_CUDA
+#include "fallback.hpp"
+#include "on_cuda.hpp"
+#include "residual_adapter_kernels.hpp"
+#endif
+
 namespace clip_lora::ops {
 namespace {
 
@@ -30,22 +36,9 @@ void check_pass(const at::Tensor& z, const at::Tensor& other, const at::Tensor& 
       "residual_adapter: expected a float32 factor for each of ", z.size(0), " rows");
 }
 
-/// x with every row times its factor; x itself without factors. x: [T, N].
-at::Tensor scaled_rows(const at::Tensor& x, const at::Tensor& factors) {
-  return factors.defined() ? x * factors.unsqueeze(1).to(x.scalar_type()) : x;
-}
-
 /// s · weight, of weight's type.
 at::Tensor scaled(const at::Tensor& weight, const at::Tensor& scale) {
   return (weight * scale).to(weight.scalar_type());
-}
-
-/// residual + d (s · weight), the gradient of a product with s · weight. d: [T, N]; weight: [N, K]; residual:
-/// [T, K].
-at::Tensor add_product(const at::Tensor& d, const at::Tensor& weight, const at::Tensor& scale,
-                       const at::Tensor& residual) {
-  // Rows of neighbours, which a device's library wants; the copy is small beside the product.
-  return ops::linear(d, scaled(weight, scale).t().contiguous(), {}, residual);
 }
 
 /// dᵀ x, in float32 whatever the type. d: [T, N]; x: [T, K]; returns [N, K].
@@ -82,42 +75,124 @@ at::Tensor residual_adapter(const at::Tensor& z, const ResidualAdapter& adapter,
   return (wide + change).to(z.scalar_type());
 }
 
+#ifdef CLIP_LORA_WITH_CUDA
+namespace on_cuda {
+namespace {
+
+/// Whether the kernels take rows of z's width and type.
+bool takes_adapter_rows(const at::Tensor& z) {
+  if (!z.is_cuda()) return false;
+  const bool fitting = z.size(1) % 8 == 0 && z.scalar_type() != at::kDouble;
+  if (!fitting)
+    report_fallback("residual_adapter: the kernels want a multiple of 8 columns of at most float32");
+  return fitting && z.numel() > 0;
+}
+
+const float* values_of(const at::Tensor& floats) {
+  return floats.defined() ? floats.const_data_ptr<float>() : nullptr;
+}
+
+/// residual + z + s·δ·change, in change's memory.
+at::Tensor add_change_(at::Tensor change, const at::Tensor& z, const at::Tensor& scale,
+                       const at::Tensor& factors, const at::Tensor& residual) {
+  launch_add_change(change.mutable_data_ptr(), z.contiguous().const_data_ptr(),
+                    residual.contiguous().const_data_ptr(), values_of(scale), values_of(factors), z.size(0),
+                    z.size(1), element_of(z), current_stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return change;
+}
+
+at::Tensor scale_rows(const at::Tensor& x, const at::Tensor& factors) {
+  at::Tensor out = at::empty(x.sizes(), x.options());
+  launch_scale_rows(x.contiguous().const_data_ptr(), values_of(factors), out.mutable_data_ptr(), x.size(0),
+                    x.size(1), element_of(x), current_stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+at::Tensor scaled(const at::Tensor& weight, const at::Tensor& scale) {
+  at::Tensor out = at::empty_like(weight);
+  launch_scale_weight(weight.const_data_ptr(), values_of(scale), out.mutable_data_ptr(), weight.numel(),
+                      element_of(weight), current_stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+/// Of W and s from `product`, the gradient of s·W.
+void gradients(const at::Tensor& product, const ResidualAdapter& adapter, const ResidualAdapter& d_adapter,
+               bool add) {
+  const at::Tensor parts = at::empty({kAdapterGradientBlocks}, product.options());
+  launch_adapter_gradient(values_of(product), adapter.weight.const_data_ptr(), values_of(adapter.scale),
+                          d_adapter.weight.mutable_data_ptr<float>(), parts.mutable_data_ptr<float>(),
+                          product.numel(), add, element_of(adapter.weight), current_stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  put(d_adapter.scale, parts.sum(0, /*keepdim=*/true), add);
+}
+
+}  // namespace
+}  // namespace on_cuda
+#endif
+
 at::Tensor add_adapted(const at::Tensor& z, const ResidualAdapter& adapter, const at::Tensor& factors,
                        const at::Tensor& residual) {
   check_pass(z, residual, factors);
   if (adapter.is_empty()) return z + residual;
   check(adapter, z.size(1));
   at::Tensor out = is_low_rank(adapter) ? ops::linear(ops::linear(z, adapter.down), adapter.up)
-                                        : ops::linear(z, adapter.weight);                      // W z
+                                        : ops::linear(z, adapter.weight);  // W z
+#ifdef CLIP_LORA_WITH_CUDA
+  if (on_cuda::takes_adapter_rows(z)) return on_cuda::add_change_(out, z, adapter.scale, factors, residual);
+#endif
   const at::Tensor row_factors = factors.defined() ? factors * adapter.scale : adapter.scale;  // s·δ
   at::addcmul_out(out, z, out, row_factors.unsqueeze(1).to(z.scalar_type()));
   // The residual comes last: a sum rounds at the size of what it starts from.
   return out.add_(residual);
 }
 
-at::Tensor add_adapted_backward(const at::Tensor& d_out, const at::Tensor& z, const ResidualAdapter& adapter,
-                                const at::Tensor& factors, const ResidualAdapter& d_adapter, bool add) {
-  check_pass(z, d_out, factors);
+at::Tensor change_gradient(const at::Tensor& d_out, const at::Tensor& factors) {
+  check_pass(d_out, d_out, factors);
+  if (!factors.defined()) return d_out;
+#ifdef CLIP_LORA_WITH_CUDA
+  if (on_cuda::takes_adapter_rows(d_out)) return on_cuda::scale_rows(d_out, factors);
+#endif
+  return d_out * factors.unsqueeze(1).to(d_out.scalar_type());
+}
+
+at::Tensor add_adapted_backward(const at::Tensor& d_out, const at::Tensor& d_change,
+                                const ResidualAdapter& adapter) {
+  check_pass(d_out, d_change, {});
   if (adapter.is_empty()) return d_out;
+  check(adapter, d_out.size(1));
+  const bool low_rank = is_low_rank(adapter);
+  const at::Tensor d = low_rank ? ops::linear_backward(d_change, adapter.up) : d_change;
+  const at::Tensor& weight = low_rank ? adapter.down : adapter.weight;
+#ifdef CLIP_LORA_WITH_CUDA
+  if (on_cuda::takes_adapter_rows(d_out))
+    return ops::linear_backward(d, on_cuda::scaled(weight, adapter.scale), d_out);
+#endif
+  return ops::linear_backward(d, scaled(weight, adapter.scale), d_out);
+}
+
+void residual_adapter_gradients(const at::Tensor& d_change, const at::Tensor& z,
+                                const ResidualAdapter& adapter, const ResidualAdapter& d_adapter, bool add) {
+  check_pass(z, d_change, {});
   check(adapter, z.size(1));
   check(d_adapter, z.size(1));
   if (!is_low_rank(adapter)) {
-    const at::Tensor d_change = scaled_rows(d_out, factors);            // [T, D]
-    const at::Tensor d_scaled_weight = product_over_rows(d_change, z);  // in s·W, [D, D]
-    put(d_adapter.scale, inner_product(adapter.weight, d_scaled_weight), add);
-    put(d_adapter.weight, d_scaled_weight * adapter.scale, add);
-    return add_product(d_change, adapter.weight, adapter.scale, d_out);
+    const at::Tensor product = product_over_rows(d_change, z);  // in s·W, [D, D]
+#ifdef CLIP_LORA_WITH_CUDA
+    if (on_cuda::takes_adapter_rows(z)) return on_cuda::gradients(product, adapter, d_adapter, add);
+#endif
+    put(d_adapter.scale, inner_product(adapter.weight, product), add);
+    return put(d_adapter.weight, product * adapter.scale, add);
   }
-  // Factors are applied where rows are short, and the short rows come first in a product over them: several
-  // times faster on a CPU.
-  const at::Tensor hidden = scaled_rows(ops::linear(z, adapter.down), factors);  // [T, R]
-  const at::Tensor d_hidden =
-      scaled_rows(ops::linear(d_out, adapter.up.t().contiguous()), factors);  // over s
-  const at::Tensor d_scaled_up = product_over_rows(hidden, d_out).t();        // in s·U, [D, R]
+  // The short rows come first in a product over them: several times faster on a CPU.
+  const at::Tensor hidden = ops::linear(z, adapter.down);                  // [T, R]
+  const at::Tensor d_hidden = ops::linear_backward(d_change, adapter.up);  // over s
+  const at::Tensor d_scaled_up = product_over_rows(hidden, d_change).t();  // in s·U, [D, R]
   put(d_adapter.scale, inner_product(adapter.up, d_scaled_up), add);
   put(d_adapter.up, d_scaled_up * adapter.scale, add);
   put(d_adapter.down, product_over_rows(d_hidden, z) * adapter.scale, add);
-  return add_product(d_hidden, adapter.down, adapter.scale, d_out);
 }
 
 at::Tensor merging_matrix(const ResidualAdapter& adapter, double scale) {

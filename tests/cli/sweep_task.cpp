@@ -72,6 +72,15 @@ std::map<std::string, Result> results_below(const fs::path& folder) {
   return results;
 }
 
+std::vector<double> memory_by_seed(const SweepTask& task, int runs, const std::string& key) {
+  std::vector<double> bytes;
+  for (int seed = 1; seed <= runs; ++seed) {
+    const auto file = task / ("results/small/shapes/1shots/seed" + std::to_string(seed) + "/results.json");
+    bytes.push_back(nlohmann::json::parse(read_bytes(file)).at("memory").at(key));
+  }
+  return bytes;
+}
+
 std::vector<std::string> leftovers_below(const fs::path& folder) {
   std::vector<std::string> found;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {

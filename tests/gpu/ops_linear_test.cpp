@@ -43,7 +43,10 @@ TEST_P(LinearOnCuda, TakesRowsThatLieApart) {
   const auto x = random({40, 96}).narrow(1, 0, 64), weight = random({128, 72}).narrow(1, 0, 64);
   expect_close(ops::linear(x, weight), x.to(at::kDouble).matmul(weight.to(at::kDouble).t()));
   const auto dy = random({40, 128});
-  expect_close(ops::linear_backward(dy, weight), dy.to(at::kDouble).matmul(weight.to(at::kDouble)));
+  const auto product = dy.to(at::kDouble).matmul(weight.to(at::kDouble));
+  expect_close(ops::linear_backward(dy, weight), product);
+  const auto residual = random({40, 80}).narrow(1, 0, 64);
+  expect_close(ops::linear_backward(dy, weight, residual), product + residual.to(at::kDouble));
 }
 
 TEST_P(LinearOnCuda, TakesWidthsThatTheLibraryDoesNot) {

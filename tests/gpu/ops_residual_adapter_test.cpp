@@ -30,6 +30,14 @@ ops::ResidualAdapter each(const ops::ResidualAdapter& adapter, const Function& f
   return {apply(adapter.weight), apply(adapter.up), apply(adapter.down), apply(adapter.scale)};
 }
 
+/// Both parts of add_adapted's backward; returns dz.
+at::Tensor backward(const at::Tensor& d_out, const at::Tensor& z, const ops::ResidualAdapter& adapter,
+                    const at::Tensor& factors, const ops::ResidualAdapter& d_adapter, bool add) {
+  const at::Tensor d_change = ops::change_gradient(d_out, factors);
+  ops::residual_adapter_gradients(d_change, z, adapter, d_adapter, add);
+  return ops::add_adapted_backward(d_out, d_change, adapter);
+}
+
 void expect_equal(const AdapterSize& size, at::ScalarType type, bool has_factors, bool add) {
   const auto random = [&] { return at::randn({size.rows, size.width}).to(type); };
   const auto z = random(), residual = random(), d_out = random();
@@ -46,8 +54,8 @@ void expect_equal(const AdapterSize& size, at::ScalarType type, bool has_factors
                             adapter_tolerance(type)));
   const auto here = each(adapter, [](const at::Tensor& x) { return at::ones_like(x); });
   const auto there = each(here, [](const at::Tensor& x) { return x.cuda(); });
-  const auto expected = ops::add_adapted_backward(d_out.to(at::kFloat), wide_z, wide, factors, here, add);
-  const auto actual = ops::add_adapted_backward(d_out.cuda(), z.cuda(), narrow, factors_there, there, add);
+  const auto expected = backward(d_out.to(at::kFloat), wide_z, wide, factors, here, add);
+  const auto actual = backward(d_out.cuda(), z.cuda(), narrow, factors_there, there, add);
   EXPECT_EQ(actual.scalar_type(), type);
   EXPECT_TRUE(close_in_norm(actual, expected, adapter_tolerance(type)));
   if (size.rank == 0) {

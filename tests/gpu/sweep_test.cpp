@@ -42,5 +42,20 @@ TEST(SweepOnGpu, AProcessForEachGpuDoesTheSame) {
   EXPECT_EQ(results_below(task / "results"), results_below(task / "single"));
 }
 
+TEST(SweepOnGpu, ManyRunsTakeTheMemoryOfFew) {
+  CLIP_LORA_NEEDS_GPU();
+  constexpr int kFew = 4, kMany = 40;
+  std::string seeds;
+  for (int seed = 1; seed <= kMany; ++seed) seeds += std::to_string(seed) + " ";
+  const SweepTask task;
+  const Outcome swept =
+      run_on_gpu(task.arguments("results", {{"--shots", "1"}, {"--seeds", seeds}, {"--n_iters", "5"}}));
+  ASSERT_EQ(swept.exit_code, 0) << swept.errors;
+  for (const std::string key : {"peak_gpu_bytes", "peak_resident_bytes"}) {
+    const std::vector<double> bytes = memory_by_seed(task, kMany, key);
+    EXPECT_NEAR(bytes.at(kMany - 1) / bytes.at(kFew - 1), 1.0, 0.02) << key;
+  }
+}
+
 }  // namespace
 }  // namespace clip_lora::testing

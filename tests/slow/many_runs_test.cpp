@@ -3,23 +3,11 @@
 
 #include <cmath>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "cli/sweep_task.hpp"
-#include "support/files.hpp"
 
 namespace clip_lora::testing {
 namespace {
-
-/// The most memory that the process had resident in each run, in their order, bytes.
-std::vector<double> resident_bytes(const SweepTask& task, int runs) {
-  std::vector<double> bytes;
-  for (int seed = 1; seed <= runs; ++seed) {
-    const auto file = task / ("results/small/shapes/1shots/seed" + std::to_string(seed) + "/results.json");
-    bytes.push_back(nlohmann::json::parse(read_bytes(file)).at("memory").at("peak_resident_bytes"));
-  }
-  return bytes;
-}
 
 TEST(TwoHundredRunsInOneProcess, TakeTheMemoryOfTen) {
   constexpr int kRuns = 200;
@@ -29,7 +17,7 @@ TEST(TwoHundredRunsInOneProcess, TakeTheMemoryOfTen) {
   const Outcome outcome = task.run(
       "results", {{"--shots", "1"}, {"--seeds", seeds}, {"--n_iters", "20"}, {"--eval_every", "10"}});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.errors;
-  const std::vector<double> bytes = resident_bytes(task, kRuns);
+  const std::vector<double> bytes = memory_by_seed(task, kRuns, "peak_resident_bytes");
   for (const int run : {1, 10, 50, 100, 200})
     std::cout << "run " << run << ": " << bytes.at(static_cast<std::size_t>(run) - 1) / 1e6 << " MB\n";
   EXPECT_LE(std::abs(bytes.at(199) / bytes.at(9) - 1.0), 0.02);

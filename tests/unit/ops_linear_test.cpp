@@ -22,11 +22,14 @@ TEST(Linear, BackwardIsAutogradsGradient) {
   const auto x = at::randn({5, 9}).requires_grad_(), weight = at::randn({4, 9}), dy = at::randn({5, 4});
   at::linear(x, weight).backward(dy);
   EXPECT_TRUE(close(ops::linear_backward(dy, weight), x.grad(), 1e-6));
+  const auto residual = at::randn({5, 9});
+  EXPECT_TRUE(close(ops::linear_backward(dy, weight, residual), x.grad() + residual, 1e-6));
 }
 
 TEST(Linear, RefusesShapesThatDoNotFit) {
   EXPECT_THROW(ops::linear(at::randn({5, 9}), at::randn({4, 8})), c10::Error);
   EXPECT_THROW(ops::linear_backward(at::randn({5, 9}), at::randn({4, 9})), c10::Error);
+  EXPECT_THROW(ops::linear_backward(at::randn({5, 4}), at::randn({4, 9}), at::randn({4, 9})), c10::Error);
 }
 
 }  // namespace

@@ -82,7 +82,15 @@ TEST(ResidualAdapter, ChangesNothingIfFreshOrEmpty) {
     EXPECT_TRUE(identical(ops::residual_adapter(z, unchanging, {}), z));
     EXPECT_TRUE(identical(ops::add_adapted(z, unchanging, {}, residual), z + residual));
   }
-  EXPECT_TRUE(identical(ops::add_adapted_backward(residual, z, {}, {}, {}, false), residual));
+  EXPECT_TRUE(identical(ops::add_adapted_backward(residual, residual, {}), residual));
+}
+
+/// Both parts of add_adapted's backward; returns dz.
+at::Tensor backward(const at::Tensor& d_out, const at::Tensor& z, const ops::ResidualAdapter& adapter,
+                    const at::Tensor& factors, const ops::ResidualAdapter& d_adapter, bool add) {
+  const at::Tensor d_change = ops::change_gradient(d_out, factors);
+  ops::residual_adapter_gradients(d_change, z, adapter, d_adapter, add);
+  return ops::add_adapted_backward(d_out, d_change, adapter);
 }
 
 /// add_adapted and its backward against autograd of the definition.
@@ -109,7 +117,7 @@ void expect_definition(const Size& size, const at::Tensor& factors, at::ScalarTy
     return add ? at::rand(x.sizes()) : at::full(x.sizes(), std::numeric_limits<float>::quiet_NaN());
   });
   const auto d_adapter = each(before, [](const at::Tensor& x) { return x.clone(); });
-  const auto dz = ops::add_adapted_backward(d_out.to(type), z.to(type), narrow, factors, d_adapter, add);
+  const auto dz = backward(d_out.to(type), z.to(type), narrow, factors, d_adapter, add);
   EXPECT_EQ(dz.scalar_type(), type);
   EXPECT_TRUE(close_in_norm(dz, gradients.back(), tolerance));
   const auto actual = tensors_of(d_adapter), start = tensors_of(before);
@@ -142,7 +150,7 @@ TEST(AddAdapted, GivesTheScalesGradientWhereTheScaleIsZero) {
   adapter.scale.zero_();
   const auto z = at::randn({kRows, 24}), d_out = at::randn({kRows, 24});
   const auto d_adapter = each(adapter, [](const at::Tensor& x) { return at::empty_like(x); });
-  EXPECT_TRUE(identical(ops::add_adapted_backward(d_out, z, adapter, {}, d_adapter, false), d_out));
+  EXPECT_TRUE(identical(backward(d_out, z, adapter, {}, d_adapter, false), d_out));
   EXPECT_TRUE(close(d_adapter.scale, (d_out * at::linear(z, adapter.weight)).sum().view({1}), 1e-5));
   EXPECT_TRUE(d_adapter.weight.eq(0).all().item<bool>());
 }
@@ -155,7 +163,7 @@ TEST(AddAdapted, TakesProductsThatAreTooLargeForFloat64) {
   EXPECT_TRUE(close(ops::add_adapted(z, adapter, factors, residual),
                     residual + ops::residual_adapter(z, adapter, factors), 2e-6));
   const auto d_adapter = each(adapter, [](const at::Tensor& x) { return at::empty_like(x); });
-  const auto dz = ops::add_adapted_backward(residual, z, adapter, factors, d_adapter, false);
+  const auto dz = backward(residual, z, adapter, factors, d_adapter, false);
   const auto d_change = residual * factors.unsqueeze(1) * adapter.scale;
   EXPECT_TRUE(close(dz, residual + d_change.matmul(adapter.weight), 2e-6));
   EXPECT_TRUE(close(d_adapter.weight, d_change.t().matmul(z), 2e-6));
@@ -169,7 +177,10 @@ TEST(AddAdapted, SaysWhatDoesNotFit) {
   EXPECT_THROW(ops::add_adapted(z, random_adapter(16, 0), {}, residual), c10::Error);
   EXPECT_THROW(ops::add_adapted(z, random_adapter(16, 2), {}, residual), c10::Error);
   EXPECT_THROW(ops::residual_adapter(z, random_adapter(16, 0), {}), c10::Error);
-  EXPECT_THROW(ops::add_adapted_backward(residual, z, adapter, {}, random_adapter(24, 2), true), c10::Error);
+  EXPECT_THROW(ops::change_gradient(residual, at::ones({4})), c10::Error);
+  EXPECT_THROW(ops::add_adapted_backward(residual, at::randn({4, 24}), adapter), c10::Error);
+  EXPECT_THROW(ops::residual_adapter_gradients(residual, z, adapter, random_adapter(24, 2), true),
+               c10::Error);
 }
 
 TEST(MergingMatrix, MergesTheAdapterIntoTheModuleBeforeIt) {

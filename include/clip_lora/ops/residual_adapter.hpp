@@ -24,11 +24,18 @@ at::Tensor residual_adapter(const at::Tensor& z, const ResidualAdapter& adapter,
 at::Tensor add_adapted(const at::Tensor& z, const ResidualAdapter& adapter, const at::Tensor& factors,
                        const at::Tensor& residual);
 
-/// Backward of add_adapted: returns dz [T, D], and sets (or adds to, if `add`) the gradients in `d_adapter`,
-/// float32 tensors of the adapter's shapes. d_out: [T, D], which is also the residual's gradient. The
-/// gradient of s is that of W's factor: ⟨W, dW⟩ / s, computed without dividing.
-at::Tensor add_adapted_backward(const at::Tensor& d_out, const at::Tensor& z, const ResidualAdapter& adapter,
-                                const at::Tensor& factors, const ResidualAdapter& d_adapter, bool add);
+/// δ·d_out, [T, D]: the gradient of s·W z, which both parts of add_adapted's backward read. d_out:
+/// [T, D], the gradient of what it returns, and of the residual.
+at::Tensor change_gradient(const at::Tensor& d_out, const at::Tensor& factors);
+
+/// The first part: dz, [T, D].
+at::Tensor add_adapted_backward(const at::Tensor& d_out, const at::Tensor& d_change,
+                                const ResidualAdapter& adapter);
+
+/// The second: sets (or adds to, if `add`) the gradients in `d_adapter`, float32 tensors of the adapter's shapes.
+/// That of s is that of W's factor: ⟨W, dW⟩ / s, computed without dividing.
+void residual_adapter_gradients(const at::Tensor& d_change, const at::Tensor& z,
+                                const ResidualAdapter& adapter, const ResidualAdapter& d_adapter, bool add);
 
 /// M = I + s·W of an adapter, [D, D] float32, differentiable: W₀ ← M W₀ and b₀ ← M b₀ merge it into the
 /// module before it. `scale` is a factor on s.
