@@ -2,6 +2,9 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
 #include <new>
 
 namespace clip_lora::cli {
@@ -34,7 +37,25 @@ std::string error_text(const std::exception& error) {
   if (is_cpu_full || dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
     return "the memory is full (hint: lower --batch_size and --workers, and --image_memory in training)";
   }
-  return error.what();
+  if (of_torch == nullptr) return error.what();
+  std::string message = of_torch->what_without_backtrace();
+  message.resize(std::min(message.find('\n'), message.size()));  // what follows is for LibTorch's developers
+  if (!message.starts_with("CUDA error")) return message;
+  return message +
+         " (hint: the GPU cannot be used any more by this process; start it again, and a training with "
+         "--resume; "
+         "dmesg and nvidia-smi may say what happened)";
+}
+
+void end_with_error() noexcept {
+  try {
+    if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const std::exception& error) {
+    std::cerr << "clip_lora: " << error_text(error) << std::endl;
+    std::_Exit(1);
+  } catch (...) {  // of no known kind: as without this function
+  }
+  std::abort();
 }
 
 }  // namespace clip_lora::cli

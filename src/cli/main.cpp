@@ -86,6 +86,7 @@ std::string command_list() {
 int main(const std::vector<std::string>& arguments) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error like a full disk
   io::name_files_cut_short();
+  std::set_terminate(end_with_error);
   try {
     const int exit_code = dispatch(arguments);
     require_printed();

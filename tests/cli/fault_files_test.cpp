@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <functional>
 #include <new>
 #include <thread>
 
@@ -26,6 +27,7 @@ using ::testing::AllOf;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 std::string quoted(const std::string& word) { return "'" + word + "'"; }
 
@@ -251,6 +253,28 @@ TEST(FullMemory, SaysWhatToLower) {
   EXPECT_THAT(cli::error_text(cpu), HasSubstr("lower --batch_size and --workers"));
   EXPECT_THAT(cli::error_text(std::bad_alloc()), HasSubstr("lower --batch_size and --workers"));
   EXPECT_EQ(cli::error_text(std::runtime_error("something else")), "something else");
+}
+
+TEST(FailedGpu, IsToldInOneLine) {
+  const c10::Error error({__func__, __FILE__, 1},
+                         "CUDA error: unspecified launch failure\nSearch for it\nCompile");
+  EXPECT_THAT(
+      cli::error_text(error),
+      AllOf(StartsWith("CUDA error: unspecified launch failure (hint: the GPU cannot be used any more"),
+            Not(HasSubstr("\n"))));
+  EXPECT_EQ(cli::error_text(c10::Error({__func__, __FILE__, 1}, "expected [T, D]\nframe")),
+            "expected [T, D]");
+}
+
+TEST(FailedGpuDeathTest, EndsWithTheErrorWhereNobodyCanCatchIt) {
+  const std::function<void()> fail = [] { throw std::runtime_error("CUDA error: it has failed"); };
+  const auto free_a_tensor = [&]() noexcept { fail(); };
+  EXPECT_EXIT(
+      {
+        std::set_terminate(cli::end_with_error);
+        free_a_tensor();
+      },
+      ::testing::ExitedWithCode(1), "^clip_lora: CUDA error: it has failed\n$");
 }
 
 }  // namespace
