@@ -136,7 +136,7 @@ class Pretraining {
     const engine::OptimiserOptions schedule{.learning_rate = settings_.learning_rate};
     for (std::int64_t step = 0; step < settings_.steps; ++step) {
       const double warmth = std::min(1.0, static_cast<double>(step + 1) / static_cast<double>(kWarmup));
-      const double rate = warmth * engine::cosine_learning_rate(schedule, step, settings_.steps);
+      const double rate = warmth * engine::learning_rate_at(schedule, step, settings_.steps);
       optimiser.param_groups().front().options().set_lr(rate);
       optimiser.zero_grad();
       const auto loss = batch_loss();

@@ -28,7 +28,7 @@ constexpr std::size_t kLongestPath = 1 << 16;  // Linux takes 4,096 bytes
 std::vector<std::string> matches(const std::string& pattern) {
   glob_t found{};
   const int result = ::glob(pattern.c_str(), 0, nullptr, &found);
-  const std::vector<std::string> names(found.gl_pathv, found.gl_pathv + (result == 0 ? found.gl_pathc : 0));
+  std::vector<std::string> names(found.gl_pathv, found.gl_pathv + (result == 0 ? found.gl_pathc : 0));
   ::globfree(&found);
   return names;
 }

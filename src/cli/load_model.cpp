@@ -45,8 +45,8 @@ bool same_shapes(model::ClipArchitecture architecture, const model::ClipArchitec
 /// The name that results are filed under. Throws ConfigError if --backbone and the checkpoint disagree.
 std::string agreed_name(const ModelOptions& options, const fs::path& path,
                         const model::ClipArchitecture& architecture) {
-  const std::string name = backbone_name(path, architecture);
-  const std::string asked = asked_backbone(options);
+  std::string name = backbone_name(path, architecture);
+  std::string asked = asked_backbone(options);
   const bool found_by_name = path != options.checkpoint;
   if (found_by_name) {
     const auto published = model::published_architecture(asked);

@@ -273,14 +273,15 @@ void OptionTable::read_config(const std::filesystem::path& path) {
 
 void OptionTable::read(const json& config, const std::string& source) {
   if (!config.is_object()) throw ConfigError(source + "expected a JSON object, got " + config.type_name());
-  for (const auto& [key, value] : config.items()) {
+  for (const auto& item : config.items()) {
+    const std::string& key = item.key();
     const auto entry =
         std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == key; });
     if (entry == entries_.end())
       throw ConfigError(source + "unknown key '" + key + "'" + did_you_mean(key, names()));
     if (!given_.insert(key).second) continue;  // the command line wins
     try {
-      entry->from_json(value);
+      entry->from_json(item.value());
     } catch (const ConfigError& error) {
       throw ConfigError(source + error.what());
     }

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "clip_lora/cli/console.hpp"
 #include "markup.hpp"
 #include "report_parts.hpp"
@@ -18,7 +20,7 @@ std::string memory_cell(const std::optional<std::int64_t>& bytes, const std::str
 
 std::string speed_cell(const SavedRun& run) {
   const auto speed = run.images_per_second();
-  return speed ? "<td>" + with_commas(static_cast<std::int64_t>(*speed + 0.5)) + "</td>" : kNoCell;
+  return speed ? "<td>" + with_commas(std::llround(*speed)) + "</td>" : kNoCell;
 }
 
 /// Seconds; of a resumed run those of its last part, and the cell says so.

@@ -380,7 +380,7 @@ ResultTable tabulate(const std::vector<SavedRun>& runs, const std::vector<Publis
 
 std::string setting_text(const SavedRun& run, const std::string& setting) {
   if (setting == "eval_scale") return setting_text(comparable_setting(run, setting));
-  const std::string value = setting_text(run.settings.value(setting, ordered_json()));
+  std::string value = setting_text(run.settings.value(setting, ordered_json()));
   if (setting != "checkpoint" || run.fingerprint.empty()) return value;
   const std::filesystem::path file(value);
   return (file.parent_path().filename() / file.filename()).string() + " (" +

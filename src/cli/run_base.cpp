@@ -188,7 +188,7 @@ TrainingReport RunBase::train(const lora::Adapter& adapter, const TrainingTexts&
   if (observer_ != nullptr) hooks.on_iteration = observer_->on_iteration;
   hooks.before_saving = [this] { announce_saving(); };
   try {
-    const TrainingReport report = looking_at("training images", [&] {
+    TrainingReport report = looking_at("training images", [&] {
       return train_adapter(options, data_, model_.loaded, adapter, kept_.tokenizer(), texts, training_files_,
                            hooks);
     });

@@ -352,7 +352,7 @@ TrainingReport train_adapter(const RunOptions& options, const RunData& data, con
 
   RunTraining training(options, data.train, files, hooks);
   const train::NextBatch next_batch = images.batches(texts_of_pairs);
-  const TrainingReport report = training.run(step, adapter, next_batch, model.clip);
+  TrainingReport report = training.run(step, adapter, next_batch, model.clip);
   if (quiet) return report;
   std::cout << "training   " << with_commas(report.iterations) << " iterations   loss "
             << fixed(report.loss, 3) << "   " << training.speed(report.images_seen) << "   "

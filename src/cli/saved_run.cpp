@@ -243,7 +243,7 @@ std::string shots_name(std::int64_t shots) { return shots == kAllShots ? "all" :
 bool may_change_accuracy(const std::string& setting) { return !kNoVariant.contains(setting); }
 
 ordered_json comparable_setting(const SavedRun& run, const std::string& setting) {
-  const ordered_json value = run.settings.value(setting, default_settings().value(setting, ordered_json()));
+  ordered_json value = run.settings.value(setting, default_settings().value(setting, ordered_json()));
   if (setting == "eval_scale" && value.is_array() && !value.empty()) return value.front();
   if (setting != "checkpoint") return value;
   if (!run.fingerprint.empty()) return run.fingerprint;

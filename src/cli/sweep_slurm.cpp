@@ -113,7 +113,7 @@ exit "$code"
 
 /// The script that starts a run's processes, which lies beside the program.
 fs::path launcher() {
-  const fs::path script = this_program().parent_path() / "launch_multi_gpu.sh";
+  fs::path script = this_program().parent_path() / "launch_multi_gpu.sh";
   if (!fs::exists(script))
     throw ConfigError("--slurm_gpus_per_run needs '" + script.string() + "', which is not there");
   return script;
@@ -125,7 +125,7 @@ fs::path write_slurm_script(const SweepOptions& options, std::size_t runs) {
   if (runs == 0) throw ConfigError("--slurm: the sweep has no runs");
   const fs::path folder = fs::absolute(options.run.output.save_path).lexically_normal();
   const fs::path configuration_file = folder / "sweep.json";
-  const fs::path script = folder / "sweep.sbatch";
+  fs::path script = folder / "sweep.sbatch";
   const fs::path logs = folder / "slurm";
   // sbatch takes the rest of the line as it is, without a shell's quotes.
   if (logs.string().find_first_of(" \t\n%\"'\\") != std::string::npos) {

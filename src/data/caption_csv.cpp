@@ -89,7 +89,7 @@ class CaptionTableReader {
 
   std::string read_split(const CsvRow& row) const {
     const std::string& given = row.fields[*split_];
-    const std::string split = lower_case(trimmed(given));
+    std::string split = lower_case(trimmed(given));
     if (split == "restval") return "train";
     if (split == "valid" || split == "validation") return "val";
     if (split == "train" || split == "val" || split == "test") return split;
