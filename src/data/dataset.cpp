@@ -30,7 +30,7 @@ std::vector<Item> missing_images(const std::vector<Item>& items) {
   std::vector<char> is_missing(items.size());
   parallel_for(items.size(), hardware_workers(), [&](std::size_t i) {
     std::error_code ignored;
-    is_missing[i] = !std::filesystem::exists(items[i].image, ignored);
+    is_missing[i] = static_cast<char>(!std::filesystem::exists(items[i].image, ignored));
   });
   std::vector<Item> missing;
   for (std::size_t i = 0; i < items.size(); ++i) {
