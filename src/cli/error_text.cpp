@@ -3,12 +3,22 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <iostream>
 #include <new>
 
 namespace clip_lora::cli {
 namespace {
+
+const std::string kGpuIsFull = "the GPU's memory is full: ";
+constexpr const char* kHowToTakeLess =
+    " (hint: lower --batch_size, and --image_memory in training; --precision fp16 or bf16 takes half of "
+    "fp32; "
+    "nvidia-smi says who else uses the GPU)";
+constexpr const char* kHowToGoOn =
+    " (hint: this process cannot use the GPU any more; start it again, a training with --resume; dmesg and "
+    "nvidia-smi may say what happened)";
 
 /// "Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.21 GiB is free." of LibTorch's
 /// message, whose rest is about its allocator.
@@ -21,36 +31,48 @@ std::string wanted_and_free(const std::string& message) {
   return message.substr(begin, end - begin);
 }
 
+/// What LibTorch says first; stack frames and advice for those who build it may follow.
+std::string first_line(const std::string& message) {
+  const std::size_t begin = std::min(message.find_first_not_of('\n'), message.size());
+  return message.substr(begin, message.find('\n', begin) - begin);
+}
+
+bool says(const std::string& message, const char* words) { return message.find(words) != std::string::npos; }
+
+/// Whether CUDA answers every later call of the process with this error.
+bool leaves_gpu_unusable(const std::string& message) {
+  return message.starts_with("CUDA error") &&
+         std::ranges::any_of(
+             std::array{"unspecified launch failure", "illegal memory access", "illegal instruction",
+                        "misaligned address", "device-side assert", "uncorrectable", "hardware stack error"},
+             [&](const char* words) { return says(message, words); });
+}
+
 }  // namespace
 
 std::string error_text(const std::exception& error) {
-  if (const auto* full = dynamic_cast<const c10::OutOfMemoryError*>(&error)) {
-    return "the GPU's memory is full: " + wanted_and_free(full->what_without_backtrace()) +
-           " (hint: lower --batch_size, and --image_memory in training; --precision fp16 or bf16 takes half "
-           "of fp32; "
-           "nvidia-smi says who else uses the GPU)";
-  }
   const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
-  const bool is_cpu_full =
-      of_torch != nullptr &&
-      std::string(of_torch->what_without_backtrace()).find("can't allocate memory") != std::string::npos;
+  const std::string message =
+      of_torch == nullptr ? error.what() : first_line(of_torch->what_without_backtrace());
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) {
+    return kGpuIsFull + wanted_and_free(of_torch->what_without_backtrace()) + kHowToTakeLess;
+  }
+  if (message.starts_with("CUDA error: out of memory") || says(message, "CUBLAS_STATUS_ALLOC_FAILED")) {
+    return kGpuIsFull + message + kHowToTakeLess;
+  }
+  const bool is_cpu_full = of_torch != nullptr && says(message, "can't allocate memory");
   if (is_cpu_full || dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
     return "the memory is full (hint: lower --batch_size and --workers, and --image_memory in training)";
   }
-  if (of_torch == nullptr) return error.what();
-  std::string message = of_torch->what_without_backtrace();
-  message.resize(std::min(message.find('\n'), message.size()));  // what follows is for LibTorch's developers
-  if (!message.starts_with("CUDA error")) return message;
-  return message +
-         " (hint: the GPU cannot be used any more by this process; start it again, and a training with "
-         "--resume; "
-         "dmesg and nvidia-smi may say what happened)";
+  return message + (leaves_gpu_unusable(message) ? kHowToGoOn : "");
 }
 
 void end_with_error() noexcept {
+  std::set_terminate(std::abort);  // should telling it fail in turn
   try {
     if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
   } catch (const std::exception& error) {
+    std::cout.flush();
     std::cerr << "clip_lora: " << error_text(error) << std::endl;
     std::_Exit(1);
   } catch (...) {  // of no known kind: as without this function

@@ -42,8 +42,7 @@ struct Classes {
 
 std::vector<std::string> class_names(const PredictOptions& options,
                                      const std::optional<lora::AdapterContext>& context) {
-  std::vector<std::string> adapter_classes =
-      context ? context->class_names : std::vector<std::string>();
+  std::vector<std::string> adapter_classes = context ? context->class_names : std::vector<std::string>();
   if (!options.class_names.empty()) return read_class_names(options.class_names, adapter_classes);
   if (!adapter_classes.empty()) return adapter_classes;
   throw ConfigError("adapter '" + options.pictures.adapter +

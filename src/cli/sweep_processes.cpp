@@ -49,7 +49,7 @@ std::string visible_name(std::size_t index) {
 
 std::vector<std::string> asked_gpus(const std::string& asked) {
   if (asked.empty()) return {};
-  const std::size_t count = static_cast<unsigned char>(torch::cuda::device_count());
+  const auto count = static_cast<unsigned char>(torch::cuda::device_count());  // an int8, never negative
   if (count == 0) throw ConfigError("--gpus " + asked + ": no CUDA device was found");
   std::vector<std::string> gpus;
   if (asked == "all") {

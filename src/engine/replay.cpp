@@ -30,8 +30,8 @@ void order(const CUDAStream& before, const CUDAStream& after) {
   event.block(after);
 }
 
-/// A stream for as long as this lives; then the next one gets it. cuBLAS keeps some 32 MiB for each stream that it has
-/// ever worked on, which run after run with streams of their own would add up to gigabytes.
+/// A stream for as long as this lives; then the next one gets it. cuBLAS keeps some 32 MiB for each stream that
+/// it has ever worked on, which run after run with streams of their own would add up to gigabytes.
 class PooledStream {
  public:
   PooledStream(bool high_priority, c10::DeviceIndex device)
@@ -208,7 +208,7 @@ ReplayedWork::ReplayedWork(const ReplayContext& context, std::function<void()> w
 ReplayedWork::~ReplayedWork() {
   if (!cuda_) return;
   const auto& context = *context_.cuda();
-  // Work that has failed says so here again, but whoever waited for it knows already.
+  // Work that has failed says so here, too: whoever uses the device next is told again.
   C10_CUDA_IGNORE_ERROR(cudaStreamSynchronize(*context.stream));
   cuda_->graph.reset();
   if (cuda_->is_pool_user) c10::cuda::CUDACachingAllocator::releasePool(context.device, context.pool);

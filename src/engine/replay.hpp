@@ -16,7 +16,7 @@ class SideStream {
   /// Runs `work` on the side stream, behind everything that the current stream has been given so far. What it
   /// reads has to live until join().
   void run(const std::function<void()>& work) const;
-  /// The current stream goes on only when the side stream is done.
+  /// The current stream goes on only when the side stream is done. Where work has thrown, neither is used again.
   void join() const;
 
  private:

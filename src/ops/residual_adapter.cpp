@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cstdint>
+
 #include "clip_lora/ops/linear.hpp"
 
 #ifdef CLIP_LORA_WITH_CUDA
@@ -11,6 +14,68 @@
 #endif
 
 namespace clip_lora::ops {
+#ifdef CLIP_LORA_WITH_CUDA
+namespace on_cuda {
+namespace {
+
+/// Whether the kernels take these matrices, [..., D] of one type, as they lie.
+bool takes(at::TensorList matrices) {
+  if (!matrices.front().is_cuda() || matrices.front().numel() == 0) return false;
+  const bool fitting = std::ranges::all_of(matrices, [](const at::Tensor& matrix) {
+    return matrix.is_contiguous() && matrix.size(-1) % 8 == 0 && matrix.scalar_type() != at::kDouble &&
+           reinterpret_cast<std::uintptr_t>(matrix.const_data_ptr()) % 16 == 0;
+  });
+  if (!fitting) report_fallback("residual_adapter: the kernels want rows of 8 n values, 16-byte aligned");
+  return fitting;
+}
+
+const float* values_of(const at::Tensor& floats) {
+  if (!floats.defined()) return nullptr;
+  TORCH_CHECK(floats.is_contiguous(), "residual_adapter: expected contiguous factors");
+  return floats.const_data_ptr<float>();
+}
+
+/// residual + z + s·δ·change, in change's memory.
+at::Tensor add_change_(at::Tensor change, const at::Tensor& z, const at::Tensor& scale,
+                       const at::Tensor& factors, const at::Tensor& residual) {
+  launch_add_change(change.mutable_data_ptr(), z.const_data_ptr(), residual.const_data_ptr(),
+                    values_of(scale), values_of(factors), z.size(0), z.size(1), element_of(z),
+                    current_stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return change;
+}
+
+at::Tensor scale_rows(const at::Tensor& x, const at::Tensor& factors) {
+  at::Tensor out = at::empty_like(x);
+  launch_scale_rows(x.const_data_ptr(), values_of(factors), out.mutable_data_ptr(), x.size(0), x.size(1),
+                    element_of(x), current_stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+at::Tensor scale_weight(const at::Tensor& weight, const at::Tensor& scale) {
+  at::Tensor out = at::empty_like(weight);
+  launch_scale_weight(weight.const_data_ptr(), values_of(scale), out.mutable_data_ptr(), weight.numel(),
+                      element_of(weight), current_stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+/// From `product`, the gradient of s·W: sets that of W, or adds to it; returns that of s, [1].
+at::Tensor weight_gradient(const at::Tensor& product, const ResidualAdapter& adapter,
+                           const at::Tensor& d_weight, bool add) {
+  const at::Tensor parts = at::empty({kAdapterGradientBlocks}, product.options());
+  launch_adapter_gradient(values_of(product), adapter.weight.const_data_ptr(), values_of(adapter.scale),
+                          d_weight.mutable_data_ptr<float>(), parts.mutable_data_ptr<float>(),
+                          product.numel(), add, element_of(adapter.weight), current_stream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return parts.sum(0, /*keepdim=*/true);
+}
+
+}  // namespace
+}  // namespace on_cuda
+#endif
+
 namespace {
 
 /// Whether W is given as U V.
@@ -38,6 +103,9 @@ void check_pass(const at::Tensor& z, const at::Tensor& other, const at::Tensor& 
 
 /// s · weight, of weight's type.
 at::Tensor scaled(const at::Tensor& weight, const at::Tensor& scale) {
+#ifdef CLIP_LORA_WITH_CUDA
+  if (on_cuda::takes({weight})) return on_cuda::scale_weight(weight, scale);
+#endif
   return (weight * scale).to(weight.scalar_type());
 }
 
@@ -75,64 +143,6 @@ at::Tensor residual_adapter(const at::Tensor& z, const ResidualAdapter& adapter,
   return (wide + change).to(z.scalar_type());
 }
 
-#ifdef CLIP_LORA_WITH_CUDA
-namespace on_cuda {
-namespace {
-
-/// Whether the kernels take rows of z's width and type.
-bool takes_adapter_rows(const at::Tensor& z) {
-  if (!z.is_cuda()) return false;
-  const bool fitting = z.size(1) % 8 == 0 && z.scalar_type() != at::kDouble;
-  if (!fitting)
-    report_fallback("residual_adapter: the kernels want a multiple of 8 columns of at most float32");
-  return fitting && z.numel() > 0;
-}
-
-const float* values_of(const at::Tensor& floats) {
-  return floats.defined() ? floats.const_data_ptr<float>() : nullptr;
-}
-
-/// residual + z + s·δ·change, in change's memory.
-at::Tensor add_change_(at::Tensor change, const at::Tensor& z, const at::Tensor& scale,
-                       const at::Tensor& factors, const at::Tensor& residual) {
-  launch_add_change(change.mutable_data_ptr(), z.contiguous().const_data_ptr(),
-                    residual.contiguous().const_data_ptr(), values_of(scale), values_of(factors), z.size(0),
-                    z.size(1), element_of(z), current_stream());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  return change;
-}
-
-at::Tensor scale_rows(const at::Tensor& x, const at::Tensor& factors) {
-  at::Tensor out = at::empty(x.sizes(), x.options());
-  launch_scale_rows(x.contiguous().const_data_ptr(), values_of(factors), out.mutable_data_ptr(), x.size(0),
-                    x.size(1), element_of(x), current_stream());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  return out;
-}
-
-at::Tensor scaled(const at::Tensor& weight, const at::Tensor& scale) {
-  at::Tensor out = at::empty_like(weight);
-  launch_scale_weight(weight.const_data_ptr(), values_of(scale), out.mutable_data_ptr(), weight.numel(),
-                      element_of(weight), current_stream());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  return out;
-}
-
-/// Of W and s from `product`, the gradient of s·W.
-void gradients(const at::Tensor& product, const ResidualAdapter& adapter, const ResidualAdapter& d_adapter,
-               bool add) {
-  const at::Tensor parts = at::empty({kAdapterGradientBlocks}, product.options());
-  launch_adapter_gradient(values_of(product), adapter.weight.const_data_ptr(), values_of(adapter.scale),
-                          d_adapter.weight.mutable_data_ptr<float>(), parts.mutable_data_ptr<float>(),
-                          product.numel(), add, element_of(adapter.weight), current_stream());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  put(d_adapter.scale, parts.sum(0, /*keepdim=*/true), add);
-}
-
-}  // namespace
-}  // namespace on_cuda
-#endif
-
 at::Tensor add_adapted(const at::Tensor& z, const ResidualAdapter& adapter, const at::Tensor& factors,
                        const at::Tensor& residual) {
   check_pass(z, residual, factors);
@@ -141,7 +151,8 @@ at::Tensor add_adapted(const at::Tensor& z, const ResidualAdapter& adapter, cons
   at::Tensor out = is_low_rank(adapter) ? ops::linear(ops::linear(z, adapter.down), adapter.up)
                                         : ops::linear(z, adapter.weight);  // W z
 #ifdef CLIP_LORA_WITH_CUDA
-  if (on_cuda::takes_adapter_rows(z)) return on_cuda::add_change_(out, z, adapter.scale, factors, residual);
+  if (const at::Tensor rows = z.contiguous(), rest = residual.contiguous(); on_cuda::takes({out, rows, rest}))
+    return on_cuda::add_change_(out, rows, adapter.scale, factors, rest);
 #endif
   const at::Tensor row_factors = factors.defined() ? factors * adapter.scale : adapter.scale;  // s·δ
   at::addcmul_out(out, z, out, row_factors.unsqueeze(1).to(z.scalar_type()));
@@ -153,7 +164,7 @@ at::Tensor change_gradient(const at::Tensor& d_out, const at::Tensor& factors) {
   check_pass(d_out, d_out, factors);
   if (!factors.defined()) return d_out;
 #ifdef CLIP_LORA_WITH_CUDA
-  if (on_cuda::takes_adapter_rows(d_out)) return on_cuda::scale_rows(d_out, factors);
+  if (on_cuda::takes({d_out})) return on_cuda::scale_rows(d_out, factors);
 #endif
   return d_out * factors.unsqueeze(1).to(d_out.scalar_type());
 }
@@ -166,10 +177,6 @@ at::Tensor add_adapted_backward(const at::Tensor& d_out, const at::Tensor& d_cha
   const bool low_rank = is_low_rank(adapter);
   const at::Tensor d = low_rank ? ops::linear_backward(d_change, adapter.up) : d_change;
   const at::Tensor& weight = low_rank ? adapter.down : adapter.weight;
-#ifdef CLIP_LORA_WITH_CUDA
-  if (on_cuda::takes_adapter_rows(d_out))
-    return ops::linear_backward(d, on_cuda::scaled(weight, adapter.scale), d_out);
-#endif
   return ops::linear_backward(d, scaled(weight, adapter.scale), d_out);
 }
 
@@ -181,7 +188,9 @@ void residual_adapter_gradients(const at::Tensor& d_change, const at::Tensor& z,
   if (!is_low_rank(adapter)) {
     const at::Tensor product = product_over_rows(d_change, z);  // in s·W, [D, D]
 #ifdef CLIP_LORA_WITH_CUDA
-    if (on_cuda::takes_adapter_rows(z)) return on_cuda::gradients(product, adapter, d_adapter, add);
+    if (on_cuda::takes({product, adapter.weight, d_adapter.weight})) {
+      return put(d_adapter.scale, on_cuda::weight_gradient(product, adapter, d_adapter.weight, add), add);
+    }
 #endif
     put(d_adapter.scale, inner_product(adapter.weight, product), add);
     return put(d_adapter.weight, product * adapter.scale, add);

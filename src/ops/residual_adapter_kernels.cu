@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const float h = fmaf(factor, to_float(values.values[i]), to_float(kept.values[i]));
-    values.values[i] = from_float<T>(h + to_float(rest.values[i]));  // the residual last, see ops::linear
+    values.values[i] = from_float<T>(h + to_float(rest.values[i]));  // the residual last, see add_adapted
   }
   store(change, at, values);
 }

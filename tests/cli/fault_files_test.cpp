@@ -256,14 +256,20 @@ TEST(FullMemory, SaysWhatToLower) {
 }
 
 TEST(FailedGpu, IsToldInOneLine) {
-  const c10::Error error({__func__, __FILE__, 1},
-                         "CUDA error: unspecified launch failure\nSearch for it\nCompile");
+  const auto text_of = [](const std::string& message) {
+    return cli::error_text(c10::Error({"", "", 1}, message));
+  };
   EXPECT_THAT(
-      cli::error_text(error),
-      AllOf(StartsWith("CUDA error: unspecified launch failure (hint: the GPU cannot be used any more"),
+      text_of("CUDA error: unspecified launch failure\nSearch for it\nCompile"),
+      AllOf(StartsWith("CUDA error: unspecified launch failure (hint: this process cannot use the GPU"),
             Not(HasSubstr("\n"))));
-  EXPECT_EQ(cli::error_text(c10::Error({__func__, __FILE__, 1}, "expected [T, D]\nframe")),
-            "expected [T, D]");
+  for (const std::string full :
+       {"CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"}) {
+    EXPECT_THAT(text_of(full + "\nframe"),
+                AllOf(HasSubstr(full + " (hint: lower --batch_size"), Not(HasSubstr("frame"))));
+  }
+  EXPECT_EQ(text_of("CUDA error: invalid device ordinal\nframe"), "CUDA error: invalid device ordinal");
+  EXPECT_EQ(text_of("\nbegins with an empty line\nframe"), "begins with an empty line");
 }
 
 TEST(FailedGpuDeathTest, EndsWithTheErrorWhereNobodyCanCatchIt) {

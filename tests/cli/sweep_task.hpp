@@ -44,7 +44,8 @@ struct Result {
 };
 std::map<std::string, Result> results_below(const std::filesystem::path& folder);
 
-/// What the results below "results" of the task say of memory, by seeds from 1 to `runs`, one shot each: `key`, in bytes.
+/// What the results below "results" of the task say of memory, by seeds from 1 to `runs`, one shot each: `key`,
+/// in bytes.
 std::vector<double> memory_by_seed(const SweepTask& task, int runs, const std::string& key);
 
 /// Files below `folder` that a sweep that is done has no use for, relative to it: temporary files, leases,

@@ -89,6 +89,35 @@ TEST_P(AddAdaptedOnCuda, EqualsTheSameOnACpu) {
   }
 }
 
+TEST_P(AddAdaptedOnCuda, TakesMatricesThatTheKernelsDoNot) {
+  constexpr std::int64_t kRows = 40, kWidth = 64;
+  const auto on_gpu = [&](const at::Tensor& x) { return x.cuda().to(GetParam()); };
+  const auto unaligned = [&](const at::Tensor& x) {  // one value behind where memory begins
+    const at::Tensor flat = at::empty({x.numel() + 1}, x.options()).narrow(0, 1, x.numel());
+    return flat.copy_(x.flatten()).view(x.sizes());
+  };
+  const auto z = on_gpu(at::randn({kRows, kWidth})), residual = on_gpu(at::randn({kRows, 2 * kWidth}));
+  const auto weight = on_gpu(at::randn({kWidth, kWidth}) * 0.05);
+  const ops::ResidualAdapter plain = {weight, {}, {}, at::full({1}, 0.3).cuda()};
+  ops::ResidualAdapter transposed = plain;
+  transposed.weight = weight.t().contiguous().t();
+  const auto factors = (at::bernoulli(at::full({kRows}, 0.8)) / 0.8).cuda();
+  const auto ends = residual.narrow(1, 0, kWidth);
+  const auto expected = ops::add_adapted(z, plain, factors, ends.contiguous());
+  const auto gradients = [&](const at::Tensor& rows, const ops::ResidualAdapter& of) {
+    const auto d_adapter = each(plain, [](const at::Tensor& x) { return at::zeros_like(x, at::kFloat); });
+    const at::Tensor dz = backward(rows, rows, of, factors, d_adapter, false);
+    return std::vector{dz, d_adapter.weight, d_adapter.scale};
+  };
+  for (const auto& adapter : {plain, transposed}) {
+    EXPECT_TRUE(close_in_norm(ops::add_adapted(unaligned(z), adapter, factors, ends), expected,
+                              adapter_tolerance(GetParam())));
+    const auto here = gradients(unaligned(z), adapter), there = gradients(z, plain);
+    for (std::size_t i = 0; i < here.size(); ++i)
+      EXPECT_TRUE(close_in_norm(here[i], there[i], adapter_tolerance(GetParam()))) << i;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(, AddAdaptedOnCuda, ::testing::Values(at::kFloat, at::kHalf, at::kBFloat16),
                          [](const auto& test) { return std::string(c10::toString(test.param)); });
 

@@ -53,7 +53,7 @@ TEST(SweepOnGpu, ManyRunsTakeTheMemoryOfFew) {
   ASSERT_EQ(swept.exit_code, 0) << swept.errors;
   for (const std::string key : {"peak_gpu_bytes", "peak_resident_bytes"}) {
     const std::vector<double> bytes = memory_by_seed(task, kMany, key);
-    EXPECT_NEAR(bytes.at(kMany - 1) / bytes.at(kFew - 1), 1.0, 0.02) << key;
+    EXPECT_LE(bytes.at(kMany - 1), 1.02 * bytes.at(kFew - 1)) << key;
   }
 }
 

@@ -10,7 +10,8 @@
 namespace clip_lora::testing {
 
 /// torch.optim.AdamW(fused=True) with CosineAnnealingLR's closed form, after torch.nn.utils.clip_grad_norm_
-/// if gradients have a largest norm, and torch.amp.GradScaler: the calls of LibTorch that those make, for one flat parameter and its exponential moving average. Without a warm-up.
+/// if gradients have a largest norm, and torch.amp.GradScaler: the calls of LibTorch that those make, for one
+/// flat parameter and its exponential moving average. Without a warm-up.
 class AmpAdamW {
  public:
   AmpAdamW(const at::Tensor& initial, const ops::AdamWOptions& options, const ops::LossScaling& scaling,

@@ -9,8 +9,8 @@ namespace clip_lora::ops {
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {},
                   const at::Tensor& residual = {});
 
-/// The gradient of linear's x: dy W + residual. dy: [T, N]; weight: [N, K]; residual: [T, K] or undefined; returns
-/// [T, K].
+/// The gradient of linear's x: dy W + residual. dy: [T, N]; weight: [N, K]; residual: [T, K] or undefined;
+/// returns [T, K].
 at::Tensor linear_backward(const at::Tensor& dy, const at::Tensor& weight, const at::Tensor& residual = {});
 
 /// Whether float32 products on CUDA may be rounded to TF32. Off by default.

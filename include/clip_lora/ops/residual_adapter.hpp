@@ -28,7 +28,7 @@ at::Tensor add_adapted(const at::Tensor& z, const ResidualAdapter& adapter, cons
 /// [T, D], the gradient of what it returns, and of the residual.
 at::Tensor change_gradient(const at::Tensor& d_out, const at::Tensor& factors);
 
-/// The first part: dz, [T, D].
+/// The first part: dz, [T, D]. d_change: change_gradient's, as in the second.
 at::Tensor add_adapted_backward(const at::Tensor& d_out, const at::Tensor& d_change,
                                 const ResidualAdapter& adapter);
 
