@@ -83,7 +83,7 @@ class KarpathyReader {
   }
 
   std::string read_split(const Json& json, const std::string& entry) const {
-    const std::string split = read_string(json, "split", entry);
+    std::string split = read_string(json, "split", entry);
     if (split == "restval") return "train";  // COCO's validation images that are in neither val nor test
     if (split == "train" || split == "val" || split == "test") return split;
     fail(entry + " has the split '" + split + "', expected train, restval, val or test");

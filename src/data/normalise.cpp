@@ -13,7 +13,7 @@ namespace {
 /// [B, R, R, 3] uint8 -> [B, 3, R, R] float32, both on the CPU.
 at::Tensor normalise_on_cpu(const at::Tensor& pixels, const image::Preprocessing& preprocessing) {
   const at::Tensor bytes = pixels.contiguous();
-  const at::Tensor values = at::empty({bytes.size(0), 3, bytes.size(1), bytes.size(2)}, at::kFloat);
+  at::Tensor values = at::empty({bytes.size(0), 3, bytes.size(1), bytes.size(2)}, at::kFloat);
   const std::int64_t size = bytes.numel() / std::max<std::int64_t>(bytes.size(0), 1);  // of a picture
   at::parallel_for(0, bytes.size(0), /*grain_size=*/1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {

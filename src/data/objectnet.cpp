@@ -130,9 +130,9 @@ std::vector<ClassFolder> list_wanted(const fs::path& folder,
     return !wanted.contains(of_class.name) || of_class.images.empty();
   });
   std::vector<std::string> missing;
-  for (const auto& [name, labels] : wanted) {
-    const auto is_it = [&](const auto& of_class) { return of_class.name == name; };
-    if (std::none_of(classes.begin(), classes.end(), is_it)) missing.push_back(name);
+  for (const auto& [wanted_name, labels] : wanted) {
+    const auto is_it = [&name = wanted_name](const auto& of_class) { return of_class.name == name; };
+    if (std::none_of(classes.begin(), classes.end(), is_it)) missing.push_back(wanted_name);
   }
   if (missing.empty()) return classes;
   throw DataError("data set 'objectnet': '" + folder.string() + "': " + std::to_string(missing.size()) +

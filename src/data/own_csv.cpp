@@ -191,7 +191,7 @@ class TableReader {
 
   std::string read_split(const CsvRow& row) const {
     const std::string& given = row.fields[*columns_.split];
-    const std::string split = lower_case(trimmed(given));
+    std::string split = lower_case(trimmed(given));
     if (split == "valid" || split == "validation") return "val";
     if (split == "train" || split == "val" || split == "test") return split;
     fail(row.line, "the split is '" + given + "', expected train, val or test" +
