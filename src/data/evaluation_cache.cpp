@@ -183,7 +183,8 @@ void EvaluationCache::wait_for_turn() {
 void EvaluationCache::begin_file() {
   checksums_.resize(header_.count);
   try {
-    new_file_.emplace(path_);
+    // Who holds the lease is alone at it: whoever held it before is gone, on whatever machine.
+    new_file_.emplace(path_, lease_ ? io::Abandoned::kOfAllButLive : io::Abandoned::kOfTheDead);
   } catch (const ConfigError& error) {
     give_up(error.what());
   }

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "clip_lora/core/errors.hpp"
-#include "clip_lora/io/atomic_file.hpp"
 
 namespace clip_lora::data {
 namespace {
@@ -22,11 +21,11 @@ namespace fs = std::filesystem;
   throw ConfigError("cannot write '" + path.string() + "': " + reason);
 }
 
-/// Where a process was killed, its temporary file stays behind. One of `path` whose process is surely dead,
-/// or that has not been written to for an hour, is taken for such and removed; if its process lives all the
-/// same, it warns that it cannot commit.
-void remove_abandoned(const fs::path& path) {
+/// Where a process was killed, its temporary file stays behind. If a process lives all the same whose file is
+/// taken for such and removed, it warns that it cannot commit.
+void remove_abandoned(const fs::path& path, io::Abandoned others) {
   io::remove_temporaries(path.parent_path(), io::Abandoned::kOfTheDead);
+  io::remove_temporaries_of(path, others);
   const std::string prefix = path.filename().string() + ".tmp-";
   const auto last_hour = fs::file_time_type::clock::now() - std::chrono::hours(1);
   std::error_code error;  // what cannot be looked at or removed stays
@@ -41,11 +40,11 @@ void remove_abandoned(const fs::path& path) {
 
 }  // namespace
 
-NewFile::NewFile(fs::path path) : path_(std::move(path)) {
+NewFile::NewFile(fs::path path, io::Abandoned others) : path_(std::move(path)) {
   std::error_code error;
   fs::create_directories(path_.parent_path(), error);
   if (error) throw_unwritable(path_.parent_path(), error.message());
-  remove_abandoned(path_);
+  remove_abandoned(path_, others);
   while (file_ < 0) {
     temporary_ = io::temporary_name(path_);
     file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <filesystem>
 
+#include "clip_lora/io/atomic_file.hpp"
+
 namespace clip_lora::data {
 
 /// A file that is written piece by piece over a long time, under a temporary name of this object's own in the
@@ -10,9 +12,9 @@ namespace clip_lora::data {
 /// in one go.
 class NewFile {
  public:
-  /// Makes missing folders, and removes what processes that were killed an hour or more ago left behind of
-  /// the same file. Throws ConfigError naming the path and the reason, as the others.
-  explicit NewFile(std::filesystem::path path);
+  /// Makes missing folders, and removes what other processes left behind of the same file: `others`, and whatever
+  /// has not been written to for an hour. Throws ConfigError naming the path and the reason, as the others.
+  explicit NewFile(std::filesystem::path path, io::Abandoned others = io::Abandoned::kOfTheDead);
   /// Removes the file if it has not been committed.
   ~NewFile();
   NewFile(const NewFile&) = delete;

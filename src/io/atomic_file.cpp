@@ -93,10 +93,9 @@ void remove_temporaries(const fs::path& folder, Abandoned which) {
   remove_temporaries_that_begin(folder, "", which);
 }
 
-void remove_temporaries_of(const fs::path& path) {
+void remove_temporaries_of(const fs::path& path, Abandoned which) {
   const fs::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  remove_temporaries_that_begin(folder, path.filename().string() + std::string(kTemporaryMark),
-                                Abandoned::kOfTheDead);
+  remove_temporaries_that_begin(folder, path.filename().string() + std::string(kTemporaryMark), which);
 }
 
 void write_atomically(const fs::path& path, const std::function<void(const fs::path&)>& write) {

@@ -281,6 +281,18 @@ TEST_F(EvaluationCache, RemovesWhatAKilledProcessLeftBehind) {
   EXPECT_THAT(files(), UnorderedElementsAre(file, file.string() + ".tmp-1-1", of_another));
 }
 
+TEST_F(EvaluationCache, RemovesWhatAKilledProcessOfAnotherMachineLeftOnceItIsAlone) {
+  pass();
+  const fs::path file = only_file();
+  fs::remove(file);
+  write_bytes(file.string() + ".tmp-0123456789abcdef.17.1-0", "views");  // written just now
+  const std::string of_another = (cache_ / "0123.pixels.tmp-0123456789abcdef.17.1-1").string();
+  write_bytes(of_another, "views");
+  rest_of(EvaluationLoader(items_, preprocessing_,
+                           {.batch_size = 3, .workers = 2, .cache_folder = cache_, .wait_for_cache = true}));
+  EXPECT_THAT(files(), UnorderedElementsAre(file, of_another));
+}
+
 TEST_F(EvaluationCache, WarnsOfAFileThatCannotBeMapped) {
   pass();
   const fs::path file = only_file();

@@ -33,8 +33,8 @@ enum class Abandoned {
 /// so does what cannot be removed.
 void remove_temporaries(const std::filesystem::path& folder, Abandoned which);
 
-/// Removes the temporary files and folders of `path`, by temporary_name(), whose processes are surely no more.
-void remove_temporaries_of(const std::filesystem::path& path);
+/// Removes the temporary files and folders of `path`, by temporary_name().
+void remove_temporaries_of(const std::filesystem::path& path, Abandoned which = Abandoned::kOfTheDead);
 
 /// Makes `folder` and proves that a file can be written there. Throws ConfigError naming the path and the reason.
 void require_writable(const std::filesystem::path& folder);
