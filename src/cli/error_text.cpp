@@ -14,8 +14,7 @@ namespace {
 const std::string kGpuIsFull = "the GPU's memory is full: ";
 constexpr const char* kHowToTakeLess =
     " (hint: lower --batch_size, and --image_memory in training; --precision fp16 or bf16 takes half of "
-    "fp32; "
-    "nvidia-smi says who else uses the GPU)";
+    "fp32; nvidia-smi says who else uses the GPU)";
 constexpr const char* kHowToGoOn =
     " (hint: this process cannot use the GPU any more; start it again, a training with --resume; dmesg and "
     "nvidia-smi may say what happened)";

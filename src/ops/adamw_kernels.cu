@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "adamw_kernels.hpp"
+#include "block_sum.cuh"
 #include "element.cuh"
 
 namespace clip_lora::ops {
@@ -36,19 +37,6 @@ __device__ float unscale_of(const double* counters) { return 1.0F / static_cast<
 
 __device__ bool shortens(const AdamWConstants& k) { return k.largest_gradient_norm > 0.0; }
 
-/// The sum over a block's threads, the same for all of them and in the same order each time.
-__device__ double sum_of_block(double value) {
-  __shared__ double sums[kThreads];
-  sums[threadIdx.x] = value;
-  __syncthreads();
-#pragma unroll
-  for (unsigned half = kThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-    __syncthreads();
-  }
-  return sums[0];
-}
-
 __device__ Factors factors_of(const AdamWConstants& k, const double* counters) {
   const double rate = rate_of(k, counters[0]), update = counters[1] + 1.0;
   return {unscale_of(counters), static_cast<float>(1.0 - rate * k.weight_decay),
@@ -81,7 +69,7 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(AdamWBuffers b, AdamW
   const int any = __syncthreads_or(found);
   if (threadIdx.x == 0) scratch.found_inf[blockIdx.x] = any;
   if (!shortens(k)) return;
-  const double sum = sum_of_block(squares);
+  const double sum = sum_of_block<kThreads, double>(squares);
   if (threadIdx.x == 0) scratch.squares[blockIdx.x] = sum;
 }
 
@@ -104,7 +92,7 @@ __device__ void count_iteration(double* counters, const AdamWConstants& k, bool 
 /// it. For all threads of a block.
 __device__ float shortening_of(const Scratch& scratch, const AdamWConstants& k, int check_blocks) {
   const bool own = static_cast<int>(threadIdx.x) < check_blocks;
-  const double norm = sqrt(sum_of_block(own ? scratch.squares[threadIdx.x] : 0.0));
+  const double norm = sqrt(sum_of_block<kThreads>(own ? scratch.squares[threadIdx.x] : 0.0));
   const double factor = k.largest_gradient_norm / (norm + 1e-6);
   return factor < 1.0 ? static_cast<float>(factor) : 1.0F;
 }

@@ -36,8 +36,8 @@ const float* values_of(const at::Tensor& floats) {
 }
 
 /// residual + z + s·δ·change, in change's memory.
-at::Tensor add_change_(at::Tensor change, const at::Tensor& z, const at::Tensor& scale,
-                       const at::Tensor& factors, const at::Tensor& residual) {
+at::Tensor add_change(at::Tensor change, const at::Tensor& z, const at::Tensor& scale,
+                      const at::Tensor& factors, const at::Tensor& residual) {
   launch_add_change(change.mutable_data_ptr(), z.const_data_ptr(), residual.const_data_ptr(),
                     values_of(scale), values_of(factors), z.size(0), z.size(1), element_of(z),
                     current_stream());
@@ -152,7 +152,7 @@ at::Tensor add_adapted(const at::Tensor& z, const ResidualAdapter& adapter, cons
                                         : ops::linear(z, adapter.weight);  // W z
 #ifdef CLIP_LORA_WITH_CUDA
   if (const at::Tensor rows = z.contiguous(), rest = residual.contiguous(); on_cuda::takes({out, rows, rest}))
-    return on_cuda::add_change_(out, rows, adapter.scale, factors, rest);
+    return on_cuda::add_change(out, rows, adapter.scale, factors, rest);
 #endif
   const at::Tensor row_factors = factors.defined() ? factors * adapter.scale : adapter.scale;  // s·δ
   at::addcmul_out(out, z, out, row_factors.unsqueeze(1).to(z.scalar_type()));

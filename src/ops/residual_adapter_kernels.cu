@@ -1,5 +1,4 @@
-#include <algorithm>
-
+#include "block_sum.cuh"
 #include "element.cuh"
 #include "residual_adapter_kernels.hpp"
 
@@ -81,15 +80,8 @@ __global__ void __launch_bounds__(kThreads)
     }
     store(d_weight, at, gradients);
   }
-  __shared__ float sums[kThreads];
-  sums[threadIdx.x] = sum;
-  __syncthreads();
-#pragma unroll
-  for (unsigned half = kThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) parts[blockIdx.x] = sums[0];
+  sum = sum_of_block<kThreads>(sum);
+  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
 unsigned blocks_for(std::int64_t vectors) {
