@@ -39,7 +39,7 @@ fs::path find_split_file(const CaptionBenchmark& benchmark, const fs::path& root
     }
     has_folder = true;
     for (const std::string& below : kSplitFolders) {
-      const fs::path file = root_path / folder / below / benchmark.split_file;
+      fs::path file = root_path / folder / below / benchmark.split_file;
       if (is_there(file)) return file;
       tried.push_back(file.string());
     }
@@ -69,7 +69,7 @@ fs::path find_images(const fs::path& file, const std::vector<ListedImage>& image
   std::vector<std::string> tried;
   for (const fs::path& base : {beside, above}) {
     for (const std::string& name : kImageFolders) {
-      const fs::path folder = name.empty() ? base : base / name;
+      fs::path folder = name.empty() ? base : base / name;
       if (holds_any(folder.empty() ? "." : folder, images)) return folder;
       tried.push_back(folder.empty() ? "." : folder.string());
     }

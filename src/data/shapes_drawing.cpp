@@ -95,7 +95,8 @@ class Clouds {
 
  private:
   double value(int row, int column) const {
-    return values_[static_cast<std::size_t>(row * (cells_ + 1) + column)];
+    return values_[static_cast<std::size_t>(row) * static_cast<std::size_t>(cells_ + 1) +
+                   static_cast<std::size_t>(column)];
   }
 
   int cells_;
@@ -125,7 +126,7 @@ image::Image paint(int size_px, const ColourAt& colour_at) {
     for (int column = 0; column < size_px; ++column) {
       const Colour colour = colour_at((column + 0.5) / size_px, (row + 0.5) / size_px);
       for (const double channel : colour) {
-        image.rgb.push_back(static_cast<std::uint8_t>(std::clamp(channel, 0.0, 1.0) * 255.0 + 0.5));
+        image.rgb.push_back(static_cast<std::uint8_t>(std::lround(std::clamp(channel, 0.0, 1.0) * 255.0)));
       }
     }
   }

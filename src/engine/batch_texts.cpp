@@ -45,7 +45,7 @@ TextRoom TextRoom::of(const model::Prompts& prompts, std::int64_t context_length
 BatchTexts::Parts::Parts(const at::Tensor& flat, const TextRoom& room) {
   std::int64_t begin = 0;
   const auto next = [&](std::int64_t count) {
-    const at::Tensor part = flat.narrow(0, begin, count);
+    at::Tensor part = flat.narrow(0, begin, count);
     begin += count;
     return part;
   };

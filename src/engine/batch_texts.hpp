@@ -22,7 +22,7 @@ struct TextRoom {
   /// What `prompts` need. `context_length`: no prompt has more tokens.
   static TextRoom of(const model::Prompts& prompts, std::int64_t context_length);
   std::int64_t sequences() const { return texts + fillers; }
-  auto operator<=>(const TextRoom&) const = default;
+  auto operator<=>(const TextRoom&) const = default;  // NOLINT(modernize-use-nullptr): there is none
 };
 
 /// The texts of one batch after another, at addresses that stay, so that an iteration on them can be

@@ -287,13 +287,13 @@ at::Tensor ProcessGroup::all_gather(const at::Tensor& tensor) {
   return output;
 }
 
-void ProcessGroup::all_reduce_sum(at::Tensor tensor) {
+void ProcessGroup::all_reduce_sum(const at::Tensor& tensor) {
   TORCH_CHECK(tensor.is_contiguous(), "all_reduce_sum: the tensor is not contiguous");
   std::vector<at::Tensor> tensors = {tensor.detach()};
   impl_->run(tensor.device(), [&](c10d::Backend& backend) { return backend.allreduce(tensors); });
 }
 
-void ProcessGroup::broadcast(at::Tensor tensor) {
+void ProcessGroup::broadcast(const at::Tensor& tensor) {
   TORCH_CHECK(tensor.is_contiguous(), "broadcast: the tensor is not contiguous");
   std::vector<at::Tensor> tensors = {tensor.detach()};
   impl_->run(tensor.device(), [&](c10d::Backend& backend) { return backend.broadcast(tensors); });

@@ -172,7 +172,7 @@ at::Tensor Tower::Block::mlp_half_backward(const at::Tensor& d_out, BlockTape& t
 /// From the gradient behind attention to that of the attended rows.
 at::Tensor Tower::Block::join_backward(const at::Tensor& d_middle, BlockTape& tape) const {
   const at::Tensor d_projected = project_backward(d_middle, behind_attention(), tape.attention);
-  const at::Tensor d_joined = ops::linear_backward(d_projected, out_weight());
+  at::Tensor d_joined = ops::linear_backward(d_projected, out_weight());
   if (down_out.columns == 0) return d_joined;
   const auto& out = updates->out;
   ops::up_projection_gradient(d_projected, tape.joined.narrow(1, width(), down_out.columns), down_out.ranks,
@@ -209,7 +209,7 @@ at::Tensor Tower::Block::attention_half_backward(const at::Tensor& d_middle, Blo
     ops::up_projection_gradient(d_qkv, tape.in.rows.narrow(1, width(), down_in.columns), down_in.ranks,
                                 updates->in.scalings, updates->in.d_b);
   });
-  const at::Tensor dx = in_backward(in_product_backward(d_qkv, needs_dx), d_middle, tape, needs_dx);
+  at::Tensor dx = in_backward(in_product_backward(d_qkv, needs_dx), d_middle, tape, needs_dx);
   side.join();  // before d_qkv's memory is used again
   return dx;
 }

@@ -126,7 +126,7 @@ void BlockUpdates::collect(bool add) const {
 }
 
 /// Moves a tensor into the flat buffers at `offset`, which goes behind it; returns its gradient.
-at::Tensor Updates::move(at::Tensor tensor, std::int64_t& offset) {
+at::Tensor Updates::move(const at::Tensor& tensor, std::int64_t& offset) {
   if (!tensor.defined()) return {};
   move_into(tensor, parameters_, gradients_, offset);
   offset += room_for(tensor);
@@ -210,7 +210,7 @@ void Updates::write_weights() const {
 }
 
 Updates::~Updates() {
-  for (at::Tensor parameter : adapter_.parameters()) {  // each a tensor of its own again
+  for (const at::Tensor& parameter : adapter_.parameters()) {  // each a tensor of its own again
     parameter.set_data(parameter.detach().clone());
     parameter.mutable_grad().reset();
   }

@@ -91,7 +91,7 @@ class Updates {
 
   void lay_out(const model::ResidualSlot& slot, ResidualUpdate& target, const ops::Dropout& dropping,
                std::int64_t& offset);
-  at::Tensor move(at::Tensor tensor, std::int64_t& offset);
+  at::Tensor move(const at::Tensor& tensor, std::int64_t& offset);
 
   const lora::Adapter& adapter_;
   bool are_explicit_ = false;

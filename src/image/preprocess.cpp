@@ -193,7 +193,7 @@ Image evaluation_view(const Image& image, const Preprocessing& preprocessing) {
                                .left = columns.first,
                                .height = rows.count,
                                .width = columns.count};
-  const Image part = resize(image, window, preprocessing.interpolation);
+  Image part = resize(image, window, preprocessing.interpolation);
   if (part.height == size_px && part.width == size_px) return part;
   return padded(part, rows.padding, columns.padding, preprocessing);
 }

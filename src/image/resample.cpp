@@ -42,10 +42,10 @@ double hamming_kernel(double x) {
 
 /// Keys' cubic convolution kernel with a = −0.5.
 double bicubic_kernel(double x) {
-  constexpr double a = -0.5;
+  constexpr double kA = -0.5;
   x = std::abs(x);
-  if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
-  if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
+  if (x < 1.0) return ((kA + 2.0) * x - (kA + 3.0)) * x * x + 1.0;
+  if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * kA;
   return 0.0;
 }
 
@@ -112,8 +112,8 @@ Filter make_filter(const Kernel& kernel, int source_size, std::int64_t size, std
   std::vector<double> exact;
   for (std::int64_t i = offset; i < offset + count; ++i) {
     const double centre = (static_cast<double>(i) + 0.5) * scale;
-    const int first = std::max(0, static_cast<int>(centre - support + 0.5));
-    const int end = std::min(source_size, static_cast<int>(centre + support + 0.5));
+    const int first = std::max(0, static_cast<int>(std::floor(centre - support + 0.5)));
+    const int end = std::min(source_size, static_cast<int>(std::floor(centre + support + 0.5)));
 
     exact.clear();
     double sum = 0.0;
@@ -225,7 +225,8 @@ class Avx2RowFilter {
       const std::uint8_t* pixels = row + static_cast<std::size_t>(taps.first) * kChannels;
       __m256i high = _mm256_setzero_si256();  // per channel the sums of the even and of the odd pairs
       __m256i low = _mm256_setr_epi32(kHalf, 0, kHalf, 0, kHalf, 0, 0, 0);
-      for (int tap = 0; tap < taps.count; tap += kGroup, pixels += kGroup * kChannels, ++group) {
+      for (int tap = 0; tap < taps.count;
+           tap += kGroup, pixels += std::ptrdiff_t{kGroup} * kChannels, ++group) {
         const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels));
         const __m256i values = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), spread);
         high = _mm256_add_epi32(high, _mm256_madd_epi16(values, four_times(group->high)));

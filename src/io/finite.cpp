@@ -1,6 +1,7 @@
 #include "clip_lora/io/finite.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <vector>

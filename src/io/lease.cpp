@@ -215,7 +215,7 @@ bool Lease::is_held() { return holder_->is_held(); }
 
 bool Lease::was_held() const { return holder_->was_held(); }
 
-LeaseSeeker::LeaseSeeker(fs::path stem, const LeaseOptions& options)
+LeaseSeeker::LeaseSeeker(const fs::path& stem, const LeaseOptions& options)
     : stem_(fs::absolute(stem)), options_(options) {}
 
 std::unique_ptr<Lease> LeaseSeeker::try_acquire() {

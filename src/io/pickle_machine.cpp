@@ -263,7 +263,7 @@ class Machine {
   std::string line() {
     const auto end = source_.bytes.find('\n', at_);
     if (end == std::string_view::npos) throw PickleError("is cut off in the name of a global");
-    const std::string text(bytes(end - at_));
+    std::string text(bytes(end - at_));
     bytes(1);
     return text;
   }

@@ -115,7 +115,7 @@ OnnxValue OnnxGraph::node(const std::string& op, const std::string& name,
 
 std::vector<OnnxValue> OnnxGraph::split_in_three(const std::string& name, const OnnxValue& x,
                                                  std::int64_t axis) {
-  const std::vector<OnnxValue> parts = {name + ".0", name + ".1", name + ".2"};
+  std::vector<OnnxValue> parts = {name + ".0", name + ".1", name + ".2"};
   onnx::NodeProto& split = add_node("Split", name, {x}, {{"axis", axis}});
   for (const auto& part : parts) split.add_output(part);
   return parts;

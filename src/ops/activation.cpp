@@ -28,7 +28,7 @@ at::Tensor gelu_definition(const at::Tensor& h, Gelu kind) {
   return at::silu_(scaled).mul_(1.0 / kSlope).to(h.scalar_type());
 }
 
-at::Tensor gelu_backward_definition(at::Tensor d_out, const at::Tensor& h, Gelu kind) {
+at::Tensor gelu_backward_definition(const at::Tensor& d_out, const at::Tensor& h, Gelu kind) {
   const at::Tensor wide = at_least_float32(h);
   at::Tensor gradient = at_least_float32(d_out);  // d_out itself where that is wide enough
   if (kind == Gelu::kExact) {
@@ -84,9 +84,10 @@ at::Tensor gelu_backward_(at::Tensor d_out, const at::Tensor& h, Gelu kind) {
               d_out.sizes(), " ", d_out.scalar_type(), " does not fit h ", h.sizes(), " ", h.scalar_type());
   TORCH_CHECK(d_out.is_contiguous() && h.is_contiguous(), "gelu_backward_: expected contiguous tensors");
 #ifdef CLIP_LORA_WITH_CUDA
-  if (h.is_cuda() && on_cuda::fits(h) && on_cuda::fits(d_out)) return on_cuda::gelu_backward_(d_out, h, kind);
+  if (h.is_cuda() && on_cuda::fits(h) && on_cuda::fits(d_out))
+    return on_cuda::gelu_backward_(std::move(d_out), h, kind);
 #endif
-  return gelu_backward_definition(std::move(d_out), h, kind);
+  return gelu_backward_definition(d_out, h, kind);
 }
 
 }  // namespace clip_lora::ops

@@ -1,6 +1,7 @@
 #include "clip_lora/ops/attention.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <array>
 

@@ -228,7 +228,7 @@ at::Tensor append_down_projection(const at::Tensor& x, const DownProjection& dow
     return on_cuda::append_forward(x, nullptr, down).rows;
   }
 #endif
-  const at::Tensor rows = at::empty({x.size(0), x.size(1) + down.columns}, x.options());
+  at::Tensor rows = at::empty({x.size(0), x.size(1) + down.columns}, x.options());
   for_pieces(x, [&](std::int64_t first, std::int64_t count) {
     rows.narrow(0, first, count).narrow(1, 0, x.size(1)).copy_(x.narrow(0, first, count));
     append_columns(rows, down, first, count);

@@ -103,7 +103,7 @@ at::Tensor attend_by_library_backward(const at::Tensor& d_rows, const at::Tensor
   } else {
     gradients = attend_by_products_backward(d_out, {q, k, v}, out, log_sum_exp);
   }
-  const at::Tensor d_qkv = at::empty_like(qkv);
+  at::Tensor d_qkv = at::empty_like(qkv);
   const auto [d_q, d_k, d_v] = heads_of(d_qkv, sequences, heads);
   d_q.copy_(gradients.q);
   d_k.copy_(gradients.k);

@@ -50,7 +50,7 @@ GeluProduct product_of(const at::Tensor& rows, const at::Tensor& weight, const a
 Activated linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, Gelu kind,
                       bool keep_hidden) {
   const auto new_rows = [&] { return at::empty({x.size(0), weight.size(0)}, x.options()); };
-  const Activated result = {keep_hidden ? new_rows() : at::Tensor(), new_rows()};
+  Activated result = {keep_hidden ? new_rows() : at::Tensor(), new_rows()};
   TORCH_CHECK(launch_linear_gelu(product_of(x, weight, result.out, kind), bias.const_data_ptr(),
                                  keep_hidden ? result.hidden.mutable_data_ptr() : nullptr, element_of(x),
                                  current_stream()),

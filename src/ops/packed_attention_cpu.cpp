@@ -226,8 +226,8 @@ void backward(const at::Tensor& d_rows, const HeadRows& rows, const Attended& at
 }  // namespace
 
 Attended attend_on_cpu(const HeadRows& rows, Query query, const Packing& packing, std::int64_t heads) {
-  const Attended attended = {at::empty({rows.q.size(0), rows.k.size(1)}, rows.k.options()),
-                             at::empty({rows.q.size(0), heads}, rows.k.options())};
+  Attended attended = {at::empty({rows.q.size(0), rows.k.size(1)}, rows.k.options()),
+                       at::empty({rows.q.size(0), heads}, rows.k.options())};
   AT_DISPATCH_FLOATING_TYPES(rows.k.scalar_type(), "attend_on_cpu",
                              [&] { forward<scalar_t>(rows, query, packing, heads, attended); });
   return attended;

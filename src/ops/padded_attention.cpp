@@ -63,7 +63,7 @@ struct Heads {
 /// d].
 at::Tensor padded_keys(const at::Tensor& rows, const PaddedRows& padded, const Packing& packing,
                        std::int64_t heads) {
-  const at::Tensor own = to_heads(rows.index_select(0, padded.sources), packing.sequences, heads);
+  at::Tensor own = to_heads(rows.index_select(0, padded.sources), packing.sequences, heads);
   if (packing.prefix == 0) return own;
   const at::Tensor prefix = to_heads(rows.narrow(0, 0, packing.prefix), 1, heads);
   return at::cat({prefix.expand({packing.sequences, -1, -1, -1}), own}, 2);

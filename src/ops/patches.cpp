@@ -119,7 +119,7 @@ namespace {
 at::Tensor patch_rows(const at::Tensor& pixels, std::int64_t patch, const PixelNormalisation& normalisation,
                       at::ScalarType dtype, bool class_row) {
   const std::int64_t side = pixels.size(1) / patch, rows_per_image = side * side + (class_row ? 1 : 0);
-  const at::Tensor rows =
+  at::Tensor rows =
       at::empty({pixels.size(0) * rows_per_image, 3 * patch * patch}, pixels.options().dtype(dtype));
   PatchRowsArguments arguments;
   arguments.pixels = pixels.const_data_ptr<std::uint8_t>();
@@ -150,7 +150,7 @@ std::string obstacle(const at::Tensor& store, const at::Tensor& requests) {
 
 at::Tensor resized_views(const at::Tensor& store, const at::Tensor& requests, std::int64_t size_px,
                          std::int64_t largest_side) {
-  const at::Tensor views = at::empty({requests.size(0), size_px, size_px, 3}, store.options());
+  at::Tensor views = at::empty({requests.size(0), size_px, size_px, 3}, store.options());
   ViewsArguments arguments;
   arguments.store = store.const_data_ptr<std::uint8_t>();
   arguments.requests = static_cast<const ViewRequest*>(requests.const_data_ptr());

@@ -118,7 +118,7 @@ Attended attend(const at::Tensor& any_qkv, const Packing& packing, std::int64_t 
 at::Tensor attend_backward(const at::Tensor& any_d_rows, const at::Tensor& any_qkv, const Attended& attended,
                            const Packing& packing, std::int64_t heads) {
   const at::Tensor qkv = any_qkv.contiguous(), d_rows = any_d_rows.contiguous();
-  const at::Tensor d_qkv = at::empty_like(qkv);
+  at::Tensor d_qkv = at::empty_like(qkv);
   at::Tensor prefix_sums;
   if (packing.causal) {
     PackedAttention arguments = packed_arguments(qkv, packing, heads);
@@ -160,7 +160,7 @@ EndGradients attend_at_ends_backward(const at::Tensor& any_d_rows, const at::Ten
                                      const at::Tensor& any_kv, const Attended& attended,
                                      const Packing& packing, std::int64_t heads) {
   const at::Tensor q = any_q.contiguous(), kv = any_kv.contiguous(), d_rows = any_d_rows.contiguous();
-  const EndGradients gradients = {at::empty_like(q), at::empty_like(kv)};
+  EndGradients gradients = {at::empty_like(q), at::empty_like(kv)};
   const at::Tensor prefix_weights = empty_float({2, heads, packing.prefix, packing.sequences}, q);
   EndAttention arguments = end_arguments(q, kv, packing, heads);
   arguments.attended = attended.rows.data_ptr();

@@ -123,7 +123,7 @@ std::vector<std::string> templates_of_json(const json& value, const std::string&
                       ": expected a JSON array of prompt templates, got an object (hint: descriptions per " +
                       "class are for --zero_shot_templates)");
   }
-  const auto templates = strings_of(value, source);
+  auto templates = strings_of(value, source);
   for (std::size_t i = 0; i < templates.size(); ++i) {
     require_placeholder(templates[i], source + ", entry " + std::to_string(i + 1));
   }

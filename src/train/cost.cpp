@@ -21,8 +21,8 @@ double forward_operations(const model::TowerArchitecture& tower, double tokens) 
 }  // namespace
 
 double estimated_operations(const model::ClipArchitecture& architecture, const Workload& workload) {
-  const auto side = static_cast<double>(architecture.image_size_px / architecture.patch_size_px);
-  const double image = forward_operations(architecture.vision, side * side + 1.0);
+  const std::int64_t side = architecture.image_size_px / architecture.patch_size_px;
+  const double image = forward_operations(architecture.vision, static_cast<double>(side * side + 1));
   const double prompt = forward_operations(architecture.text, kTokensPerPrompt);
   const double iteration = 2.0 * (image * static_cast<double>(workload.batch_size) +
                                   prompt * static_cast<double>(workload.prompts));

@@ -36,7 +36,7 @@ at::Tensor class_features(const model::Clip& clip, const text::Tokenizer& tokeni
   std::vector<std::int64_t> counts;
   for (const auto& of_class : prompts) counts.push_back(static_cast<std::int64_t>(of_class.size()));
   TORCH_CHECK(std::find(counts.begin(), counts.end(), 0) == counts.end(), "a class without prompts");
-  const at::Tensor features = engine::prompt_features(
+  at::Tensor features = engine::prompt_features(
       clip, tokenize_prompts(tokenizer, prompts, clip->architecture().context_length));  // [sum of counts, E]
   if (features.size(0) == static_cast<std::int64_t>(prompts.size())) return features;
   std::vector<at::Tensor> means;

@@ -226,7 +226,7 @@ void add_optimiser(const Tower& tower, const Settings& settings) {
     return [=] { ops::adamw_step(state, {.total_iterations = 1'000'000}, {}); };
   });
   add("head/write_up_columns", 1, settings, [=] {
-    const std::int64_t rank = settings.rank, count = 3 * 2 * kLayers;  // of both towers
+    const std::int64_t rank = settings.rank, count = std::int64_t{3} * 2 * kLayers;  // of both towers
     std::vector<ops::UpColumns> all;
     for (std::int64_t i = 0; i < count; ++i) {
       const at::Tensor weight = tower.matrix(tower.width, tower.width + tower.down.columns);

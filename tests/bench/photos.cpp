@@ -38,7 +38,7 @@ cv::Mat make_photo(int index, PhotoSize size, const cv::Mat& noise) {
   cv::addWeighted(colours, 0.75, texture, 0.25, 0.0, photo);
   const cv::Rect part(generator.uniform(0, kSpare), generator.uniform(0, kSpare), size.width_px,
                       size.height_px);
-  cv::addWeighted(photo, 1.0, noise(part), 1.0, -kNoise / 2, photo);
+  cv::addWeighted(photo, 1.0, noise(part), 1.0, -kNoise / 2.0, photo);
   return photo;
 }
 

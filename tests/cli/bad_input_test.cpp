@@ -29,7 +29,7 @@ std::string refusal(const SmallTask& task, const std::map<std::string, std::stri
 /// The same for an error of one line.
 std::string one_line(const SmallTask& task, const std::map<std::string, std::string>& changes,
                      int exit_code) {
-  const std::string errors = refusal(task, changes, exit_code);
+  std::string errors = refusal(task, changes, exit_code);
   EXPECT_EQ(std::count(errors.begin(), errors.end(), '\n'), 1) << errors;
   return errors;
 }

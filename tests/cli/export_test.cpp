@@ -44,7 +44,7 @@ class Export : public ::testing::Test {
 
   /// `clip_lora export` of the trained adapter, with `changes` to its flags; "-" leaves a flag out.
   Outcome run(const std::string& to, const std::string& name,
-              std::map<std::string, std::string> changes = {}) const {
+              const std::map<std::string, std::string>& changes = {}) const {
     std::map<std::string, std::string> flags = {{"--checkpoint", task_.checkpoint().string()},
                                                 {"--adapter", adapter().string()},
                                                 {"--to", to},
@@ -60,8 +60,8 @@ class Export : public ::testing::Test {
   }
 
   fs::path done(const std::string& to, const std::string& name,
-                std::map<std::string, std::string> changes = {}) const {
-    const Outcome outcome = run(to, name, std::move(changes));
+                const std::map<std::string, std::string>& changes = {}) const {
+    const Outcome outcome = run(to, name, changes);
     EXPECT_EQ(outcome.exit_code, 0) << outcome.errors;
     EXPECT_THAT(outcome.line("exported"), HasSubstr(to));
     return out(name);
@@ -69,9 +69,9 @@ class Export : public ::testing::Test {
 
   /// The complaint of an export that must fail with `exit_code` and write nothing.
   std::string refusal(int exit_code, const std::string& to, const std::string& name,
-                      std::map<std::string, std::string> changes = {}) const {
+                      const std::map<std::string, std::string>& changes = {}) const {
     const auto before = files_in(task_ / "out");
-    const Outcome outcome = run(to, name, std::move(changes));
+    const Outcome outcome = run(to, name, changes);
     EXPECT_EQ(outcome.exit_code, exit_code) << outcome.errors;
     EXPECT_EQ(files_in(task_ / "out"), before);
     return outcome.errors;

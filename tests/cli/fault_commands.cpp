@@ -223,7 +223,7 @@ void FaultCommands::add_exports() {
     add({.name = "export " + to,
          .words = words(adapter().string()),
          .prepare =
-             [=, this](const fs::path& folder) {
+             [this, to = to, words](const fs::path& folder) {
                const fs::path kept = task_ / ("earlier_" + to);
                if (!fs::exists(kept)) {
                  const fs::path other = task_ / "other";

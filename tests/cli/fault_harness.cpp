@@ -144,7 +144,7 @@ FaultTally Disturbed::signals(int signal_number, int moments, int period, std::u
 
 std::vector<std::string> Disturbed::with_shim(std::size_t at, const std::string& fault) const {
   std::vector<std::string> words = {
-      "LD_PRELOAD=" CLIP_LORA_FAULT_SHIM,
+      std::string("LD_PRELOAD=") + CLIP_LORA_FAULT_SHIM,
       "CLIP_LORA_FAULT_FOLDER=" + fs::canonical(commands_.place()).string() + "/",
       "CLIP_LORA_FAULT_LOG=" + (commands_.task() / "changes").string(),
       "CLIP_LORA_FAULT_AT=" + std::to_string(at),

@@ -49,7 +49,7 @@ class InspectAdapter : public ::testing::Test {
   }
   fs::path adapter() const { return task_.result_folder() / "lora_weights.pt"; }
   fs::path as(const std::string& format) const {
-    const fs::path out = task_ / (format + (format == "safetensors" ? "_adapter.safetensors" : "_adapter"));
+    fs::path out = task_ / (format + (format == "safetensors" ? "_adapter.safetensors" : "_adapter"));
     const Outcome outcome = run_program({"export", "--checkpoint", task_.checkpoint().string(), "--adapter",
                                          adapter().string(), "--to", format, "--out", out.string()});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.errors;

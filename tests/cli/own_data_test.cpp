@@ -65,7 +65,7 @@ class OwnData : public ::testing::Test {
 
   /// The benchmark's split as folders, as a table and as a split file beside the images.
   fs::path split_folders() const {
-    const fs::path folder = task_ / "photos";
+    fs::path folder = task_ / "photos";
     for (const std::string split : {"train", "val", "test"}) {
       for (const auto& entry : split_of(split)) {
         const fs::path image = entry.at(0).get<std::string>();

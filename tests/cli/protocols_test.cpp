@@ -110,7 +110,7 @@ class Protocols : public ::testing::Test {
     EXPECT_EQ(results(dataset), saved) << "an evaluation writes nothing";
   }
 
-  const SweepTask task_;
+  const SweepTask task_{};
 };
 
 std::string method_name(const ::testing::TestParamInfo<std::string>& tested) { return tested.param; }

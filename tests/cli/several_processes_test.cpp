@@ -46,11 +46,14 @@ class SeveralProcesses : public ::testing::Test {
 
   /// One of two processes, started as a launcher does.
   struct Worker {
+    Worker(int rank, const std::vector<std::string>& arguments)
+        : rank("RANK", std::to_string(rank)), program(arguments) {}
+
     EnvironmentVariable rank;
     Program program;
   };
   std::unique_ptr<Worker> worker(int rank, const Flags& changes = {}) const {
-    return std::unique_ptr<Worker>(new Worker{{"RANK", std::to_string(rank)}, Program(arguments(changes))});
+    return std::make_unique<Worker>(rank, arguments(changes));
   }
 
   fs::path result_folder() const { return task_.result_folder(); }

@@ -49,7 +49,7 @@ TEST(ClassFolderNames, LongNamesAreCutBetweenCharacters) {
 class Placing : public ::testing::Test {
  protected:
   fs::path picture(const std::string& name, const std::string& bytes) const {
-    const fs::path path = folder_ / "in" / name;
+    fs::path path = folder_ / "in" / name;
     fs::create_directories(path.parent_path());
     write_bytes(path, bytes);
     return path;

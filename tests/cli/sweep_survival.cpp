@@ -146,7 +146,7 @@ void expect_to_share(int processes, int seeds, int kills) {
     for (std::string line; std::getline(errors, line);)
       caches_built += line.find("decoded images were added") != std::string::npos ? 1 : 0;
   }
-  const auto runs = static_cast<std::size_t>(2 * seeds);
+  const std::size_t runs = 2 * static_cast<std::size_t>(seeds);
   EXPECT_EQ(finished_runs(task / "results").size(), runs);
   for (const auto& [run, times] : times_done) EXPECT_EQ(times, 1) << run;
   EXPECT_GE(done_by_all + static_cast<std::size_t>(kills), runs) << "who is killed may not have said so";

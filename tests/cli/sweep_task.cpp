@@ -96,7 +96,7 @@ std::vector<std::string> leftovers_below(const fs::path& folder) {
 fs::path wait_for_metrics_under_way(const fs::path& folder) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
   while (std::chrono::steady_clock::now() < deadline) {
-    if (const fs::path file = metrics_under_way(folder); !file.empty()) return file;
+    if (fs::path file = metrics_under_way(folder); !file.empty()) return file;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   return {};

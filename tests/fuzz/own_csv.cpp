@@ -32,8 +32,11 @@ std::vector<std::string> seeds() {
   const std::string kept =
       R"({"test_fraction": 0.3, "val_fraction": 0.2, "seed": 1, "image_folder": ".", "train": [["a.png", 0, "cat"], ["c.png", 1, "dog"]], "val": [], "test": [["b.png", 0, "cat"], ["d.png", 1, "dog"]]})";
   return {rows,
-          "path,label,split,group,other\n\"a,1.png\",\"c\"\"at\",train,g1,x\nb.png,dog,test,g2,y\nb.png,dog,"
-          "test,g2,y\n",
+          R"(path,label,split,group,other
+"a,1.png","c""at",train,g1,x
+b.png,dog,test,g2,y
+b.png,dog,test,g2,y
+)",
           "label,file\r\n01,x/a.jpg\r\n1,b.jpg\r\n\r\n 2 , c.jpg \r\n",
           "a.png,cat,train\nb.png,dog,validation\nc.png,cat,tset\n",
           joined({rows, kept, ""}),

@@ -25,7 +25,7 @@ const std::filesystem::path& scratch_folder() {
 }
 
 std::filesystem::path scratch_file(const std::string& name, std::string_view bytes) {
-  const std::filesystem::path path = scratch_folder() / name;
+  std::filesystem::path path = scratch_folder() / name;
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
   const bool written = file >= 0 &&
                        ::write(file, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()) &&

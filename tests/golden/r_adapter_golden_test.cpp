@@ -62,7 +62,7 @@ class RAdapterGolden : public GoldenTest {
   }
 
   std::shared_ptr<lora::Adapter> adapter_of(const io::StateDict& values) {
-    const auto adapter = lora::make_adapter(clip_, full_rank());
+    auto adapter = lora::make_adapter(clip_, full_rank());
     assign(*adapter, renamed(values));
     return adapter;
   }

@@ -32,7 +32,7 @@ TEST(PatchRowsOnCuda, EqualTheDefinitionBitForBit) {
 
 TEST(PatchRowsOnCuda, OfUnalignedPixelsAreTheSame) {
   CLIP_LORA_NEEDS_GPU();
-  const auto pixels = at::randint(0, 256, {2 * 32 * 32 * 3}, at::kByte);
+  const auto pixels = at::randint(0, 256, {std::int64_t{2} * 32 * 32 * 3}, at::kByte);
   const auto shifted =
       at::empty({pixels.numel() + 1}, at::TensorOptions(at::kCUDA).dtype(at::kByte)).slice(0, 1);
   shifted.copy_(pixels);

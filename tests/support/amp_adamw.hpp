@@ -26,7 +26,7 @@ class AmpAdamW {
         options_(options),
         scaling_(scaling) {}
 
-  void step(at::Tensor gradients) {
+  void step(const at::Tensor& gradients) {
     at::Tensor found_inf = at::zeros({1}, parameters.options());
     at::_amp_foreach_non_finite_check_and_unscale_(gradients, found_inf, scale.reciprocal());
     updates.add_(1.0 - found_inf.squeeze());

@@ -64,7 +64,7 @@ class ViewStore {
 
   at::Tensor store() const {
     const auto size = static_cast<std::int64_t>(bytes_.size());
-    const at::Tensor store = at::full({size + ops::kStorePadding}, 200, at::kByte);
+    at::Tensor store = at::full({size + ops::kStorePadding}, 200, at::kByte);
     std::ranges::copy(bytes_, store.data_ptr<std::uint8_t>());
     return store;
   }

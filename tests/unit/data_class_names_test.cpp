@@ -21,7 +21,7 @@ class ClassNamesFile : public OwnData {
   }
 
   std::string error_for(const std::string& text, const std::string& name = "names.txt") const {
-    const std::string message = testing::message_of<ConfigError>([&] { read(text, name); });
+    std::string message = testing::message_of<ConfigError>([&] { read(text, name); });
     EXPECT_THAT(message, HasSubstr("file of class names '" + path(name).string() + "'"));
     return message;
   }

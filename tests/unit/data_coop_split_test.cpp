@@ -28,7 +28,7 @@ class CoopSplit : public ::testing::Test {
   }
 
   std::string error_for(const std::string& json) const {
-    const std::string message = message_of<DataError>([&] { read(json); });
+    std::string message = message_of<DataError>([&] { read(json); });
     EXPECT_THAT(message, HasSubstr("split file '" + (folder_ / "split.json").string() + "'"));
     return message;
   }
@@ -84,7 +84,7 @@ TEST_F(CoopSplit, ReportsAMissingAnEmptyAndAMisshapenSplit) {
 
 TEST_F(CoopSplit, ReportsAnEntryOfAWrongShapeOrType) {
   const auto error_for_entry = [&](const std::string& entry) {
-    const std::string message = error_for_train(R"([["a", 0, "x"], )" + entry + "]");
+    std::string message = error_for_train(R"([["a", 0, "x"], )" + entry + "]");
     EXPECT_THAT(message, HasSubstr("train[1]"));
     return message;
   };

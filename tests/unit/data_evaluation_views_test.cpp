@@ -123,7 +123,7 @@ TEST_F(KeptViews, WithoutAPlaceAreDecodedByEachPass) {
   const auto expected = rest_of(loader(nullptr));
   EXPECT_TRUE(at::equal(rest_of(loader(kept)), expected));
   EXPECT_TRUE(at::equal(rest_of(loader(kept)), expected));
-  std::vector<std::uint8_t> pixels(kSize * kSize * 3);
+  std::vector<std::uint8_t> pixels(std::size_t{kSize} * kSize * 3);
   EXPECT_FALSE(kept->read(0, pixels.data()));
 }
 

@@ -124,7 +124,7 @@ TEST_F(Loader, TrainingSequenceIsTheDocumentedOne) {
     for (const int first : {0, 4}) {
       const Batch batch = loader.next();
       for (int row = 0; row < batch.pixels.size(0); ++row) {
-        const auto shown = picture(order[static_cast<std::size_t>(first + row)]);
+        const auto shown = picture(order[static_cast<std::size_t>(first) + static_cast<std::size_t>(row)]);
         std::mt19937_64 view_generator(generator());
         const auto view = image::draw_training_view(shown.height, shown.width, view_generator);
         EXPECT_TRUE(is_view(batch.pixels[row], image::training_view(shown, view, preprocessing_)));

@@ -23,7 +23,7 @@ class OwnCsv : public OwnData {
 
   std::string error_for(const std::string& table) const {
     write("photos/table.csv", table);
-    const std::string message = data_error("photos/table.csv");
+    std::string message = data_error("photos/table.csv");
     EXPECT_THAT(message, HasSubstr("'" + path("photos/table.csv").string() + "'"));
     return message;
   }

@@ -22,7 +22,7 @@ class OwnDataset : public OwnData {
   }
 
   std::string naming_error(const std::string& names) {
-    const std::string message = testing::message_of<ConfigError>([&] { named(names); });
+    std::string message = testing::message_of<ConfigError>([&] { named(names); });
     EXPECT_THAT(message, HasSubstr("file of class names '" + path("names.txt").string() + "'"));
     return message;
   }

@@ -209,7 +209,7 @@ TEST_F(Robustness, BrokenMappingsOfObjectNetAreRefused) {
   const auto said_after = [&](const std::string& name, const std::function<void(json&)>& change) {
     const std::string whole = read_bytes(mapping(name));
     change_mapping(name, change);
-    const std::string message = complaint("objectnet");
+    std::string message = complaint("objectnet");
     write_bytes(mapping(name), whole);
     EXPECT_THAT(message, HasSubstr(name));
     return message;

@@ -71,7 +71,7 @@ TEST(DrawShape, PaintShowsTheShapeInItsColourOnItsBackground) {
   scene.paint = static_cast<int>(std::find(colours.begin(), colours.end(), "red") - colours.begin());
   scene.paper = static_cast<int>(std::find(colours.begin(), colours.end(), "blue") - colours.begin());
   const auto image = draw_shape(scene, ShapeLook::kPaint, 33, generator);
-  const auto* middle = &image.rgb[(16 * 33 + 16) * 3];
+  const auto* middle = &image.rgb[std::size_t{16 * 33 + 16} * 3];
   const auto* corner = image.rgb.data();
   EXPECT_GT(middle[0], middle[2] + 50);  // shades of a colour stay within a few tens of each other
   EXPECT_GT(corner[2], corner[0] + 50);

@@ -46,8 +46,8 @@ TEST(DrawText, TellsSeedsAndNeighboursApart) {
     same_in_next_seed += draw_text(2, sample, 5) == drawn ? 1 : 0;
     same_in_next_sample += draw_text(1, sample + 1, 5) == drawn ? 1 : 0;
   }
-  EXPECT_NEAR(same_in_next_seed, kSamples / 5, 450);  // five standard deviations
-  EXPECT_NEAR(same_in_next_sample, kSamples / 5, 450);
+  EXPECT_NEAR(same_in_next_seed, kSamples / 5.0, 450);  // five standard deviations
+  EXPECT_NEAR(same_in_next_sample, kSamples / 5.0, 450);
 }
 
 TEST(DrawText, OfOneTextIsThatText) {

@@ -42,7 +42,7 @@ TEST(TextRoom, GrowsWhereTheFillersWouldHaveNoRows) {
   const std::int64_t fillers = TextRoom::of(prompts_of({4}), kContext).fillers;
   // Texts of 8 rows and one of what leaves 64 − fillers, or one more.
   std::vector<std::int64_t> ends(5, 7);
-  ends.push_back(64 - fillers - 5 * 8 - 1);
+  ends.push_back(64 - fillers - std::int64_t{5} * 8 - 1);
   EXPECT_EQ(TextRoom::of(prompts_of(ends), kContext).rows, 64);
   ++ends.back();
   EXPECT_EQ(TextRoom::of(prompts_of(ends), kContext).rows, 128);

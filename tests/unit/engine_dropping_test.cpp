@@ -39,7 +39,7 @@ class Dropped : public ::testing::TestWithParam<std::tuple<DropUnit, std::int64_
 
   /// What a pass comes to by its definition, through autograd. The adapter stays attached.
   Gradients by_definition(const lora::Adapter& adapter, std::int64_t pass) {
-    for (at::Tensor parameter : adapter.parameters()) parameter.mutable_grad().reset();
+    for (const at::Tensor& parameter : adapter.parameters()) parameter.mutable_grad().reset();
     adapter.attach(setting_.clip);
     const auto images = dropping_image_features(setting_.clip, setting_.images, drawn(pass));
     const auto texts = dropping_text_features(

@@ -114,7 +114,7 @@ inline std::string name_of(Loss loss) { return loss == Loss::kContrastive ? "con
 
 inline std::shared_ptr<lora::Adapter> random_adapter(const Setting& setting,
                                                      const lora::AdapterOptions& options) {
-  const auto adapter = lora::make_adapter(setting.clip, options);
+  auto adapter = lora::make_adapter(setting.clip, options);
   randomise(*adapter);
   return adapter;
 }

@@ -93,7 +93,8 @@ TEST_F(Exif, IsReadFromTheFirstSegmentOfAJpeg) {
   ASSERT_EQ(upright.width, 21);
   for (int y = 0; y < 34; ++y) {
     for (int x = 0; x < 21; ++x) {
-      EXPECT_EQ(upright.rgb[(y * 21 + x) * 3], stored.rgb[((20 - x) * 34 + y) * 3]) << y << ", " << x;
+      EXPECT_EQ(upright.rgb[std::size_t{3} * (y * 21 + x)], stored.rgb[std::size_t{3} * ((20 - x) * 34 + y)])
+          << y << ", " << x;
     }
   }
 }

@@ -56,7 +56,7 @@ INSTANTIATE_TEST_SUITE_P(Strips, EvaluationView,
 TEST(EvaluationViewOfAStrip,
      NeedsNoMemoryForTheWholeResizedStrip) {  // which would be 224 x 44,800,000 pixels
   EXPECT_EQ(evaluation_view(Image{1, 200000, std::vector<std::uint8_t>(600000, 7)}, {}).rgb,
-            std::vector<std::uint8_t>(224 * 224 * 3, 7));
+            std::vector<std::uint8_t>(std::size_t{224} * 224 * 3, 7));
 }
 
 struct ModeCase {
@@ -107,8 +107,9 @@ TEST(EvaluationViewOfAPicture, KeepsOnePixelOfAStripThatWouldVanish) {
   Preprocessing preprocessing = to_size(8);
   preprocessing.resize_mode = ResizeMode::kLongest;
   const Image view = evaluation_view(Image{1, 1000, std::vector<std::uint8_t>(3000, 9)}, preprocessing);
-  std::vector<std::uint8_t> expected(8 * 8 * 3, 0);
-  std::fill_n(expected.begin() + 3 * 8 * 3, 8 * 3, std::uint8_t{9});  // (8 − 1) / 2 rows above it
+  std::vector<std::uint8_t> expected(std::size_t{8} * 8 * 3, 0);
+  std::fill_n(expected.begin() + std::ptrdiff_t{3} * 8 * 3, 8 * 3,
+              std::uint8_t{9});  // (8 − 1) / 2 rows above it
   EXPECT_EQ(view.rgb, expected);
 }
 
@@ -263,8 +264,7 @@ TEST(EvaluationBorder, LeavesOutTheBorder) {
   const Image picture = formula_picture(30, 40);
   Image inner{26, 36, {}};
   for (int y = 2; y < 28; ++y) {
-    for (int i = 2 * 3; i < 38 * 3; ++i)
-      inner.rgb.push_back(picture.rgb[static_cast<std::size_t>(y * 120 + i)]);
+    for (int i = 2 * 3; i < 38 * 3; ++i) inner.rgb.push_back(picture.rgb[std::size_t{120} * y + i]);
   }
   Preprocessing preprocessing = to_size(16);
   const auto expected = evaluation_view(inner, preprocessing).rgb;

@@ -56,8 +56,8 @@ TEST(Resize, EqualsPillowValueByValue) {
 }
 
 TEST(Resize, KeepsAPlainColour) {
-  const Image plain{9, 13, std::vector<std::uint8_t>(9 * 13 * 3, 201)};
-  EXPECT_EQ(resize(plain, 4, 31, kBicubic).rgb, std::vector<std::uint8_t>(4 * 31 * 3, 201));
+  const Image plain{9, 13, std::vector<std::uint8_t>(std::size_t{9} * 13 * 3, 201)};
+  EXPECT_EQ(resize(plain, 4, 31, kBicubic).rgb, std::vector<std::uint8_t>(std::size_t{4} * 31 * 3, 201));
 }
 
 TEST(Resize, ToTheSameSizeChangesNothing) {

@@ -27,7 +27,7 @@ std::vector<std::string> files_of(const fs::path& folder) {
 
 TEST(EventFile, BeginsWithTheRecordThatEveryReaderLooksFor) {
   const TemporaryFolder folder;
-  io::EventFile(folder / "logs", 1);
+  { const io::EventFile file(folder / "logs", 1); }
   const auto files = files_of(folder / "logs");
   ASSERT_EQ(files.size(), 1U);
   // 26 bytes of event, and the masked CRC-32C of that number, computed with another implementation.

@@ -36,7 +36,7 @@ class SafetensorsFile : public ::testing::Test {
   }
   /// The complaint about a file of `bytes`, which must name the file.
   std::string complaint(const std::string& bytes) const {
-    const auto message = message_of<CheckpointError>([&] { read(bytes); });
+    auto message = message_of<CheckpointError>([&] { read(bytes); });
     EXPECT_THAT(message, HasSubstr("broken.safetensors"));
     return message;
   }

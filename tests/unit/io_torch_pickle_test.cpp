@@ -42,7 +42,7 @@ class TorchPickle : public ::testing::Test {
     EXPECT_EQ(outer.at("alpha").toDouble(), 0.5);
   }
   std::string complaint() const {
-    const auto message = message_of<CheckpointError>([&] { io::read_torch_archive(path_); });
+    auto message = message_of<CheckpointError>([&] { io::read_torch_archive(path_); });
     EXPECT_THAT(message, HasSubstr("values.pt"));
     return message;
   }

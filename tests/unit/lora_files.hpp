@@ -55,7 +55,7 @@ class AdapterFiles : public ::testing::Test {
   /// What is wrong with the file or folder, which the complaint must name.
   std::string complaint() { return complaint_for(clip_); }
   std::string complaint_for(const model::Clip& clip, const std::string& fingerprint = "") {
-    const auto message = message_of<CheckpointError>([&] { lora::load_adapter(path_, clip, fingerprint); });
+    auto message = message_of<CheckpointError>([&] { lora::load_adapter(path_, clip, fingerprint); });
     EXPECT_THAT(message, ::testing::HasSubstr(path_.filename().string()));
     return message;
   }

@@ -57,7 +57,7 @@ class EveryMethod : public AdapterFiles, public ::testing::WithParamInterface<Me
   }
   std::shared_ptr<lora::Adapter> fresh() const { return lora::make_adapter(clip_, GetParam().options); }
   std::shared_ptr<lora::Adapter> random() const {
-    const auto adapter = fresh();
+    auto adapter = fresh();
     randomise(*adapter);
     return adapter;
   }

@@ -36,7 +36,7 @@ io::StateDict shapes_of(std::int64_t vision_width, int vision_layers, std::int64
 }
 
 std::string complaint_of(const io::StateDict& tensors) {
-  const auto message = message_of<CheckpointError>([&] { model::read_architecture(tensors, "model.pt"); });
+  auto message = message_of<CheckpointError>([&] { model::read_architecture(tensors, "model.pt"); });
   EXPECT_THAT(message, HasSubstr("model.pt"));
   return message;
 }

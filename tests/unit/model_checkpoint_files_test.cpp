@@ -32,7 +32,7 @@ io::CheckpointFiles bare_files(const io::StateDict& tensors) {
 io::CheckpointFiles bare_files() { return bare_files(model::state_dict(random_clip())); }
 
 std::string complaint_about_files(const io::CheckpointFiles& files) {
-  const auto message = message_of<CheckpointError>([&] { model::load_clip(files); });
+  auto message = message_of<CheckpointError>([&] { model::load_clip(files); });
   EXPECT_THAT(message, HasSubstr("'model'"));
   return message;
 }

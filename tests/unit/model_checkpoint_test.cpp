@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 std::string complaint_about(const io::StateDict& tensors) {
-  const auto message = message_of<CheckpointError>([&] { model::load_clip(tensors, "model.pt"); });
+  auto message = message_of<CheckpointError>([&] { model::load_clip(tensors, "model.pt"); });
   EXPECT_THAT(message, HasSubstr("model.pt"));
   return message;
 }

@@ -69,10 +69,10 @@ class ProcessGroup {
   at::Tensor all_gather(const at::Tensor& tensor);
 
   /// tensor: contiguous; becomes the sum of the processes', the same bits in each.
-  void all_reduce_sum(at::Tensor tensor);
+  void all_reduce_sum(const at::Tensor& tensor);
 
   /// tensor: contiguous; becomes process 0's.
-  void broadcast(at::Tensor tensor);
+  void broadcast(const at::Tensor& tensor);
 
   /// Returns when all processes have called it, however long that takes, signals or not. Does not wait for
   /// the device.

@@ -47,7 +47,7 @@ class Lease {
 class LeaseSeeker {
  public:
   /// The folder of `stem` must exist.
-  LeaseSeeker(std::filesystem::path stem, const LeaseOptions& options);
+  LeaseSeeker(const std::filesystem::path& stem, const LeaseOptions& options);
 
   /// Looks once, and takes the lease if it is free, or if its holder is dead or has been still for the
   /// timeout since this object saw it first so; nullptr otherwise. Throws ConfigError if the folder cannot be
