@@ -17,10 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-[[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {
-  throw ConfigError("cannot write '" + path.string() + "': " + reason);
-}
-
 /// "/a/b/" and "/a/b" are one folder.
 fs::path without_slash(const fs::path& folder) {
   const fs::path path = folder.lexically_normal();
@@ -30,11 +26,11 @@ fs::path without_slash(const fs::path& folder) {
 /// Throws if `folder` is none, or holds what is not in `replacement`: it may be anything that a slip of a
 /// finger named.
 void require_replaceable(const fs::path& folder, const fs::path& replacement) {
-  if (!fs::is_directory(folder)) throw_unwritable(folder, "it is a file, expected a folder");
+  if (!fs::is_directory(folder)) io::throw_unwritable(folder, "it is a file, expected a folder");
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (!fs::exists(replacement / entry.path().filename())) {
-      throw_unwritable(folder, "it holds other files, such as '" + entry.path().filename().string() +
-                                   "' (hint: choose another --out, or remove the folder)");
+      io::throw_unwritable(folder, "it holds other files, such as '" + entry.path().filename().string() +
+                                       "' (hint: choose another --out, or remove the folder)");
     }
   }
 }
@@ -52,20 +48,20 @@ struct RemovedFolder {
 void replace_folder(const fs::path& folder, const fs::path& replacement) {
   if (!fs::exists(folder)) return fs::rename(replacement, folder);
   if (::renameat2(AT_FDCWD, replacement.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) throw_unwritable(folder, std::strerror(errno));
+  if (errno != EINVAL && errno != ENOSYS) io::throw_unwritable(folder, std::strerror(errno));
   // A file system, such as NFS, that cannot do it in one step.
   const fs::path old = io::temporary_name(folder);
   fs::rename(folder, old);
   std::error_code error;
   fs::rename(replacement, folder, error);
   fs::rename(old, error ? folder : replacement);
-  if (error) throw_unwritable(folder, error.message());
+  if (error) io::throw_unwritable(folder, error.message());
 }
 
 void require_no_folder(const fs::path& file) {
   std::error_code ignored;
   if (!file.has_filename() || fs::is_directory(file, ignored)) {
-    throw_unwritable(file, "it is a folder, expected a file");
+    io::throw_unwritable(file, "it is a folder, expected a file");
   }
 }
 
@@ -104,7 +100,7 @@ void require_writable_file(const fs::path& file) {
   try {
     io::require_writable(fs::absolute(file).parent_path());
   } catch (const ConfigError& error) {
-    throw_unwritable(file, error.what());
+    io::throw_unwritable(file, error.what());
   }
 }
 
@@ -118,7 +114,7 @@ void write_folder(const fs::path& out, const std::function<void(const fs::path&)
     if (fs::exists(folder)) require_replaceable(folder, temporary.path);
     replace_folder(folder, temporary.path);
   } catch (const fs::filesystem_error& error) {
-    throw_unwritable(folder, error.code().message());
+    io::throw_unwritable(folder, error.code().message());
   }
 }
 
@@ -135,7 +131,7 @@ void write_files(const std::vector<fs::path>& files, const std::function<void(co
     for (std::size_t i = 1; i < files.size(); ++i) fs::remove(files[i]);
     for (const auto& file : files) fs::rename(temporary.path / file.filename(), file);
   } catch (const fs::filesystem_error& error) {
-    throw_unwritable(first, error.code().message());
+    io::throw_unwritable(first, error.code().message());
   }
 }
 

@@ -10,16 +10,10 @@
 #include <system_error>
 #include <utility>
 
-#include "clip_lora/core/errors.hpp"
-
 namespace clip_lora::data {
 namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {
-  throw ConfigError("cannot write '" + path.string() + "': " + reason);
-}
 
 /// Where a process was killed, its temporary file stays behind. If a process lives all the same whose file is
 /// taken for such and removed, it warns that it cannot commit.
@@ -43,12 +37,12 @@ void remove_abandoned(const fs::path& path, io::Abandoned others) {
 NewFile::NewFile(fs::path path, io::Abandoned others) : path_(std::move(path)) {
   std::error_code error;
   fs::create_directories(path_.parent_path(), error);
-  if (error) throw_unwritable(path_.parent_path(), error.message());
+  if (error) io::throw_unwritable(path_.parent_path(), error.message());
   remove_abandoned(path_, others);
   while (file_ < 0) {
     temporary_ = io::temporary_name(path_);
     file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file_ < 0 && errno != EEXIST) throw_unwritable(path_, std::strerror(errno));
+    if (file_ < 0 && errno != EEXIST) io::throw_unwritable(path_, std::strerror(errno));
   }
 }
 
@@ -63,7 +57,7 @@ void NewFile::write(std::size_t offset, const void* bytes, std::size_t size) con
   while (size > 0) {
     const ssize_t written = ::pwrite(file_, from, size, static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw_unwritable(path_, std::strerror(errno));
+    if (written < 0) io::throw_unwritable(path_, std::strerror(errno));
     from += written;
     offset += static_cast<std::size_t>(written);
     size -= static_cast<std::size_t>(written);
@@ -76,7 +70,7 @@ void NewFile::commit() {
   if (!closed || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
     const std::string reason = std::strerror(errno);
     ::unlink(temporary_.c_str());
-    throw_unwritable(path_, reason);
+    io::throw_unwritable(path_, reason);
   }
 }
 

@@ -21,10 +21,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kTemporaryMark = ".tmp-";
 
-[[noreturn]] void throw_unwritable(const fs::path& path, const std::string& reason) {
-  throw ConfigError("cannot write '" + path.string() + "': " + reason);
-}
-
 void make_folders(const fs::path& folder) {
   if (folder.empty()) return;
   std::error_code error;
@@ -67,6 +63,10 @@ void flush_to_disk(const fs::path& path) {
 }
 
 }  // namespace
+
+void throw_unwritable(const fs::path& path, const std::string& reason) {
+  throw ConfigError("cannot write '" + path.string() + "': " + reason);
+}
 
 fs::path temporary_name(const fs::path& path) {
   static std::atomic<unsigned> counter = 0;

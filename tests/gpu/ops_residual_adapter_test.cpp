@@ -4,6 +4,7 @@
 #include "clip_lora/ops/residual_adapter.hpp"
 #include "support/close.hpp"
 #include "support/gpu.hpp"
+#include "support/residual_adapters.hpp"
 
 namespace clip_lora::testing {
 namespace {
@@ -22,20 +23,6 @@ ops::ResidualAdapter random_adapter(const AdapterSize& size) {
   const auto scale = at::full({1}, 0.3);
   if (size.rank == 0) return {at::randn({size.width, size.width}) * 0.05, {}, {}, scale};
   return {{}, at::randn({size.width, size.rank}) * 0.1, at::randn({size.rank, size.width}) * 0.1, scale};
-}
-
-template <typename Function>
-ops::ResidualAdapter each(const ops::ResidualAdapter& adapter, const Function& function) {
-  const auto apply = [&](const at::Tensor& x) { return x.defined() ? function(x) : x; };
-  return {apply(adapter.weight), apply(adapter.up), apply(adapter.down), apply(adapter.scale)};
-}
-
-/// Both parts of add_adapted's backward; returns dz.
-at::Tensor backward(const at::Tensor& d_out, const at::Tensor& z, const ops::ResidualAdapter& adapter,
-                    const at::Tensor& factors, const ops::ResidualAdapter& d_adapter, bool add) {
-  const at::Tensor d_change = ops::change_gradient(d_out, factors);
-  ops::residual_adapter_gradients(d_change, z, adapter, d_adapter, add);
-  return ops::add_adapted_backward(d_out, d_change, adapter);
 }
 
 void expect_equal(const AdapterSize& size, at::ScalarType type, bool has_factors, bool add) {

@@ -3,6 +3,7 @@
 
 #include "clip_lora/ops/residual_adapter.hpp"
 #include "support/close.hpp"
+#include "support/residual_adapters.hpp"
 
 namespace clip_lora::testing {
 namespace {
@@ -19,12 +20,6 @@ ops::ResidualAdapter random_adapter(std::int64_t width, std::int64_t rank) {
 std::vector<at::Tensor> tensors_of(const ops::ResidualAdapter& adapter) {
   if (adapter.weight.defined()) return {adapter.weight, adapter.scale};
   return {adapter.up, adapter.down, adapter.scale};
-}
-
-template <typename Function>
-ops::ResidualAdapter each(const ops::ResidualAdapter& adapter, const Function& function) {
-  const auto apply = [&](const at::Tensor& x) { return x.defined() ? function(x) : x; };
-  return {apply(adapter.weight), apply(adapter.up), apply(adapter.down), apply(adapter.scale)};
 }
 
 /// The weights in `type`, s as it is.
@@ -83,14 +78,6 @@ TEST(ResidualAdapter, ChangesNothingIfFreshOrEmpty) {
     EXPECT_TRUE(identical(ops::add_adapted(z, unchanging, {}, residual), z + residual));
   }
   EXPECT_TRUE(identical(ops::add_adapted_backward(residual, residual, {}), residual));
-}
-
-/// Both parts of add_adapted's backward; returns dz.
-at::Tensor backward(const at::Tensor& d_out, const at::Tensor& z, const ops::ResidualAdapter& adapter,
-                    const at::Tensor& factors, const ops::ResidualAdapter& d_adapter, bool add) {
-  const at::Tensor d_change = ops::change_gradient(d_out, factors);
-  ops::residual_adapter_gradients(d_change, z, adapter, d_adapter, add);
-  return ops::add_adapted_backward(d_out, d_change, adapter);
 }
 
 /// add_adapted and its backward against autograd of the definition.

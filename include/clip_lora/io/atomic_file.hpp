@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <string>
 #include <string_view>
 
 namespace clip_lora::io {
@@ -35,6 +36,9 @@ void remove_temporaries(const std::filesystem::path& folder, Abandoned which);
 
 /// Removes the temporary files and folders of `path`, by temporary_name().
 void remove_temporaries_of(const std::filesystem::path& path, Abandoned which = Abandoned::kOfTheDead);
+
+/// Throws the ConfigError of a file or folder that cannot be written.
+[[noreturn]] void throw_unwritable(const std::filesystem::path& path, const std::string& reason);
 
 /// Makes `folder` and proves that a file can be written there. Throws ConfigError naming the path and the reason.
 void require_writable(const std::filesystem::path& folder);
