@@ -171,7 +171,8 @@ check_coverage() {
   find build/coverage -name '*.gcda' -delete
   OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" ctest --preset coverage --parallel "$(nproc)"
   local status=0
-  "$gcovr" --root . --filter src/ --exclude '.*\.cuh?$' --merge-mode-functions separate --print-summary \
+  # Dropout bits alone are drawn more often than gcovr holds for possible.
+  "$gcovr" --root . --filter src/ --gcov-suspicious-hits-threshold 0 --exclude '.*\.cuh?$' --merge-mode-functions separate --print-summary \
     --fail-under-line "$least" --txt build/coverage/lines.txt build/coverage || status=$?
   cat build/coverage/lines.txt
   [ "$status" -eq 0 ] || fail "less than $least % of the lines ran, or gcovr failed, see above"

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cassert>
 #include <cmath>
 #include <cstddef>
@@ -14,8 +15,12 @@
 #include <numbers>
 #include <vector>
 
+#include "row_filters.hpp"
+
 namespace clip_lora::image {
 namespace {
+
+std::atomic<bool> is_avx2_allowed = true;
 
 constexpr int kChannels = 3;
 constexpr double kPi = std::numbers::pi;
@@ -282,7 +287,7 @@ Image filter_rows(const View& source, const Filter& filter, int first_row, int r
 Image filter_rows(const View& source, const Filter& filter, int first_row, int rows) {
 #ifdef __x86_64__
   static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
-  if (has_avx2) return filter_rows<Avx2RowFilter>(source, filter, first_row, rows);
+  if (has_avx2 && is_avx2_allowed) return filter_rows<Avx2RowFilter>(source, filter, first_row, rows);
 #endif
   return filter_rows<PlainRowFilter>(source, filter, first_row, rows);
 }
@@ -354,6 +359,8 @@ Image resize(const View& source, const ResizeWindow& window, Interpolation inter
 }
 
 }  // namespace
+
+void allow_avx2(bool allowed) { is_avx2_allowed = allowed; }
 
 Image crop(const Image& image, const Box& box) {
   assert(box.top >= 0 && box.left >= 0 && box.top + box.height <= image.height &&

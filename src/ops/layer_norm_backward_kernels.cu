@@ -242,8 +242,9 @@ __global__ void __launch_bounds__(Team<kRank>::kMostThreads, 1)
     }
     stage = stage + 1 == teams.stages ? 0 : stage + 1;
   }
+  Rows::await(
+      0);  // copies for groups beyond the last row arrive where the sums go, or after the block has gone
   if constexpr (kRank > 0) {
-    Rows::await(0);  // or copies for groups beyond the last row would still arrive where the sums go
     write_part<kRank, kMasks>(a_rows, layout.row_floats, p, thread, team, teams.count, place, d_a);
   }
 }

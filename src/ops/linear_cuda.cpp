@@ -4,6 +4,7 @@
 #include <ATen/cuda/CUDAContext.h>
 #include <cublasLt.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -52,9 +53,11 @@ struct Multiplication {
   bool has_bias;
   bool has_residual;
   bool tf32;
+  std::array<std::uint32_t, 4> alignments = {};  ///< of A, B, C and D in bytes
 
   auto key() const {
-    return std::tuple(type, transpose_a, m, n, k, lda, ldb, ldc, ldd, has_bias, has_residual, tf32);
+    return std::tuple(type, transpose_a, m, n, k, lda, ldb, ldc, ldd, has_bias, has_residual, tf32,
+                      alignments);
   }
 };
 
@@ -119,6 +122,11 @@ class Plan {
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kWorkspaceBytes});
     // Parts of a sum are added up in float32, not in the output's type.
     prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
+    const auto [a, b, c, d] = shape_.alignments;
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d);
     cublasLtMatmulHeuristicResult_t result = {};
     int found = 0;
     check(cublasLtMatmulAlgoGetHeuristic(at::cuda::getCurrentCUDABlasLtHandle(), product_.handle, a_.handle,
@@ -136,9 +144,17 @@ class Plan {
   cublasLtMatmulAlgo_t algorithm_ = {};
 };
 
-/// Plans are made once per shape and device.
-void multiply(const Multiplication& shape, const void* a, const void* b, const at::Tensor& bias,
+/// The largest power of two that divides the address, as far as cuBLASLt wants to know it.
+std::uint32_t alignment_of(const void* address) {
+  const auto bits = reinterpret_cast<std::uintptr_t>(address) | 256U;
+  return static_cast<std::uint32_t>(bits & (~bits + 1));
+}
+
+/// Plans are made once per shape, alignments and device.
+void multiply(Multiplication shape, const void* a, const void* b, const at::Tensor& bias,
               const at::Tensor& residual, at::Tensor& out) {
+  const void* c = residual.defined() ? residual.const_data_ptr() : out.const_data_ptr();
+  shape.alignments = {alignment_of(a), alignment_of(b), alignment_of(c), alignment_of(out.const_data_ptr())};
   static std::mutex mutex;
   static std::map<std::tuple<int, decltype(shape.key())>, Plan> plans;
   const std::lock_guard lock(mutex);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "clip_lora/image/resample.hpp"
+#include "image/row_filters.hpp"
 #include "support/pictures.hpp"
 
 namespace clip_lora::image {
@@ -27,10 +28,14 @@ class ResizeAsPillow : public ::testing::TestWithParam<Case> {};
 
 TEST_P(ResizeAsPillow, EveryByteIsEqual) {
   const Case& c = GetParam();
-  const Image resized = resize(formula_picture(c.height, c.width), c.new_height, c.new_width, kBicubic);
-  EXPECT_EQ(resized.height, c.new_height);
-  EXPECT_EQ(resized.width, c.new_width);
-  EXPECT_EQ(crc32(resized.rgb), c.checksum);
+  for (const bool with_avx2 : {true, false}) {
+    allow_avx2(with_avx2);
+    const Image resized = resize(formula_picture(c.height, c.width), c.new_height, c.new_width, kBicubic);
+    EXPECT_EQ(resized.height, c.new_height);
+    EXPECT_EQ(resized.width, c.new_width);
+    EXPECT_EQ(crc32(resized.rgb), c.checksum) << (with_avx2 ? "with" : "without") << " AVX2";
+  }
+  allow_avx2(true);
 }
 
 INSTANTIATE_TEST_SUITE_P(UpDownAndExtremes, ResizeAsPillow,
