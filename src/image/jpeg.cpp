@@ -30,12 +30,19 @@ std::vector<std::uint8_t> decompress(Bytes bytes, const JpegFrame& frame, TJPF f
                            static_cast<std::size_t>(tjPixelSize[format]);
   if (pixels.capacity() < size) pixels = {};  // what is there need not be copied
   pixels.resize(size);
-  const int status =
-      tjDecompress2(decompressor.get(), bytes.data(), static_cast<unsigned long>(bytes.size()), pixels.data(),
-                    frame.width, /*pitch=*/0, frame.height, format, TJFLAG_LIMITSCANS);
-  // A warning is about damage that libjpeg steps over, as it does in Pillow.
-  if (status != 0 && tjGetErrorCode(decompressor.get()) != TJERR_WARNING) {
-    throw DataError("its data are damaged: " + std::string(tjGetErrorStr2(decompressor.get())));
+  const auto message_of = [&](int flags) -> std::string {
+    const int status =
+        tjDecompress2(decompressor.get(), bytes.data(), static_cast<unsigned long>(bytes.size()),
+                      pixels.data(), frame.width, /*pitch=*/0, frame.height, format, flags);
+    return status == 0 ? "" : tjGetErrorStr2(decompressor.get());
+  };
+  // A warning is about damage that libjpeg steps over, as it does in Pillow. An error behind a warning is told as one,
+  // too, but has replaced the first warning's message.
+  const std::string message = message_of(TJFLAG_LIMITSCANS);
+  if (message.empty()) return pixels;
+  if (tjGetErrorCode(decompressor.get()) != TJERR_WARNING ||
+      message_of(TJFLAG_LIMITSCANS | TJFLAG_STOPONWARNING) != message) {
+    throw DataError("its data are damaged: " + message);
   }
   return pixels;
 }

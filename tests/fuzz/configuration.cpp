@@ -4,6 +4,7 @@
 #include "cli/sweep_options.hpp"
 #include "clip_lora/cli/option_table.hpp"
 #include "clip_lora/cli/run_options.hpp"
+#include "clip_lora/io/json_text.hpp"
 #include "targets.hpp"
 
 namespace clip_lora::fuzz {
@@ -12,6 +13,13 @@ namespace {
 /// The input as --config of a run, and of a sweep if it has the grid that only a sweep takes.
 void run(std::string_view input) {
   const auto file = scratch_file("config.json", input);
+  // Most inputs are no JSON, which the table's first step finds; it takes milliseconds to make.
+  bool is_json = false;
+  read_whatever_it_is([&] {
+    io::read_json_object(file, "");
+    is_json = true;
+  });
+  if (!is_json) return;
   read_whatever_it_is([&] {
     cli::RunOptions options;
     cli::OptionTable table("clip_lora", "");

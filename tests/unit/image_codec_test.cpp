@@ -168,6 +168,20 @@ TEST_F(Codec, TakesBytesBehindTheEndOfAPicture) {
   EXPECT_EQ(pixels(png + "trailing bytes"), pixels(png));
 }
 
+TEST_F(Codec, RefusesAJpegThatIsDamagedBehindWhatALibraryStepsOver) {
+  const std::string whole = jpeg();
+  const std::size_t table = whole.find("\xff\xc4"s);
+  ASSERT_NE(table, std::string::npos);
+  std::string damaged = whole;
+  damaged.replace(table + 5, 4, "\xff\xff\xff\xff"s);  // more codes than there are
+  EXPECT_THAT(error_for(damaged), HasSubstr("its data are damaged"));
+  // Bytes between two segments are stepped over, with a warning.
+  const std::size_t quantisation = whole.find("\xff\xdb"s);
+  std::string spaced = whole;
+  EXPECT_EQ(pixels(spaced.insert(quantisation, "\0\0\0"s)), pixels(whole));
+  EXPECT_THAT(error_for(damaged.insert(quantisation, "\0\0\0"s)), HasSubstr("its data are damaged"));
+}
+
 TEST_F(Codec, SurvivesAnyDamagedByte) {  // and prints nothing: the libraries' own messages are off
   ::testing::internal::CaptureStderr();
   for (const std::string& whole :
