@@ -108,6 +108,7 @@ EvaluationCache::EvaluationCache(const fs::path& folder, const std::vector<Item>
   header_.key = make_key(items, preprocessing);
   path_ = folder / (hexadecimal(header_.key) + ".pixels");
   open_file();
+  if (file_) remove_makers_lease();
   if (!file_ && wait) wait_for_turn();
   if (!file_) begin_file();
 }
@@ -154,6 +155,14 @@ bool EvaluationCache::is_sample_right() const {
     if (checksum(stamp_of(items_[item].image), kept_views(item).get()) != kept_checksum(item)) return false;
   }
   return true;
+}
+
+/// Who was killed when the file was there, but its lease not yet gone, leaves it.
+void EvaluationCache::remove_makers_lease() const {
+  try {
+    io::remove_lease(path_);
+  } catch (const ConfigError&) {  // of a folder that cannot be listed nothing is removed
+  }
 }
 
 /// Until another process has made the file, or it is this one's turn to make it.

@@ -126,6 +126,7 @@ void write_atomically(const fs::path& path, std::string_view bytes) {
 
 void require_writable(const fs::path& folder) {
   make_folders(folder);
+  remove_temporaries_of(folder / "probe", Abandoned::kOfTheDead);  // of one that was killed at it
   const fs::path probe = temporary_name(folder / "probe");
   const int file = ::open(probe.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0) throw_unwritable(folder, std::strerror(errno));

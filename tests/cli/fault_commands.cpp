@@ -58,7 +58,8 @@ bool is_temporary(const fs::path& relative) {
     if (name.find(".tmp-") != std::string::npos || name.starts_with("lease.") || name.ends_with(".before"))
       return true;
   }
-  return relative.filename() == "checkpoint.safetensors";
+  // A checkpoint, and the lease of who makes a cache's file.
+  return relative.filename() == "checkpoint.safetensors" || relative.stem().stem().extension() == ".pixels";
 }
 
 }  // namespace
@@ -164,7 +165,7 @@ void FaultCommands::add_runs() {
                  (place() / "results").string(),
                  "--checkpoint_every",
                  "3"},
-       .full_disk_exit_code = 1});
+       .full_disk_exit_codes = {1, 2}});  // a run failed; nothing can be written at all
 }
 
 void FaultCommands::add_pictures() {

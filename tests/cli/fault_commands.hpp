@@ -21,8 +21,8 @@ struct FaultCommand {
   std::function<void(const std::filesystem::path&)> prepare = {};
   std::set<std::string> may_go = {};  ///< files of before that may be gone, before their successors are there
   bool moves = false;                 ///< each file of before is in exactly one place at any time
-  int full_disk_exit_code = 2;        ///< that is documented
-  bool keeps_temporaries = false;     ///< a killed one's are not removed by the next, as documented
+  std::set<int> full_disk_exit_codes = {2};  ///< that are documented
+  bool keeps_temporaries = false;            ///< a killed one's are not removed by the next, as documented
 };
 
 /// Every command that writes, on a small trained model.

@@ -206,7 +206,7 @@ FaultTally Disturbed::full_disks_at(const std::vector<std::size_t>& changes) {
     const std::string when = "full from '" + texts_of_changes().at(at - 1) + "'";
     ++tally.tried;
     tally.hit += outcome.exit_code != 0 ? 1 : 0;
-    EXPECT_TRUE(outcome.exit_code == 0 || outcome.exit_code == command_.full_disk_exit_code)
+    EXPECT_TRUE(outcome.exit_code == 0 || command_.full_disk_exit_codes.contains(outcome.exit_code))
         << command_.name << ", " << when << ": " << outcome.exit_code << " " << outcome.errors;
     if (outcome.exit_code != 0) {
       EXPECT_NE(outcome.errors.find(commands_.place().string()), std::string::npos)

@@ -44,8 +44,7 @@ b.png,dog,test,g2,y
           joined({rows, kept, R"({"cat": "Katze", "dog": "Hund"})"}),
           joined({rows, "", R"(["x", "y"])"}),
           joined({"image;class\na;b\n", "{}", "x\n"}),
-          "\xef\xbb\xbf"
-          "path,label,group\na.png,a,g\nb.png,b,g\nc.png,a,h\nd.png,b,h\n"};
+          std::string("\xef\xbb\xbf") + "path,label,group\na.png,a,g\nb.png,b,g\nc.png,a,h\nd.png,b,h\n"};
 }
 
 }  // namespace

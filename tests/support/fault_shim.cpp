@@ -85,9 +85,22 @@ Strike strike(const char* what, const std::string& path, bool needs_room) {
   return Strike::kFail;
 }
 
+/// What `function` makes of the arguments, unless it is the change to be disturbed.
+template <typename Function, typename... Arguments>
+int change(Function* function, const char* what, const std::string& path, bool needs_room,
+           Arguments... arguments) {
+  const Strike struck = strike(what, path, needs_room);
+  if (struck == Strike::kFail) return -1;
+  const int result = function(arguments...);
+  const int reason = errno;
+  if (struck == Strike::kTear) raise(SIGKILL);
+  errno = reason;
+  return result;
+}
+
 }  // namespace
 
-#define REAL(name) real(static_cast<decltype(&name)>(nullptr), #name)
+#define REAL(name) real(static_cast<decltype(&(name))>(nullptr), #name)
 
 extern "C" {
 
@@ -172,29 +185,28 @@ int fsync(int file) {
   return static_cast<int>(syscall(SYS_fsync, file));
 }
 
-// Changes that are done at once and need no room, or are done by half by nobody.
-#define CHANGE(name, what, path, needs_room, parameters, arguments) \
-  int name parameters {                                             \
-    const Strike struck = strike(what, path, needs_room);           \
-    if (struck == Strike::kFail) return -1;                         \
-    const int result = REAL(name) arguments;                        \
-    const int reason = errno;                                       \
-    if (struck == Strike::kTear) raise(SIGKILL);                    \
-    errno = reason;                                                 \
-    return result;                                                  \
-  }
-
-CHANGE(rename, "rename", absolute(AT_FDCWD, to), false, (const char* from, const char* to), (from, to))
-CHANGE(renameat2, "rename", absolute(new_folder, to), false,
-       (int old_folder, const char* from, int new_folder, const char* to, unsigned flags),
-       (old_folder, from, new_folder, to, flags))
-CHANGE(unlink, "remove", absolute(AT_FDCWD, path), false, (const char* path), (path))
-CHANGE(unlinkat, "remove", absolute(folder, path), false, (int folder, const char* path, int flags),
-       (folder, path, flags))
-CHANGE(remove, "remove", absolute(AT_FDCWD, path), false, (const char* path), (path))
-CHANGE(rmdir, "remove", absolute(AT_FDCWD, path), false, (const char* path), (path))
-CHANGE(mkdir, "create", absolute(AT_FDCWD, path), true, (const char* path, mode_t mode), (path, mode))
-CHANGE(link, "create", absolute(AT_FDCWD, to), true, (const char* from, const char* to), (from, to))
-CHANGE(symlink, "create", absolute(AT_FDCWD, to), true, (const char* from, const char* to), (from, to))
+// Changes that are done at once, or by half by nobody: the kill comes behind them.
+int rename(const char* from, const char* to) {
+  return change(REAL(rename), "rename", absolute(AT_FDCWD, to), false, from, to);
+}
+int renameat2(int old_folder, const char* from, int new_folder, const char* to, unsigned flags) {
+  return change(REAL(renameat2), "rename", absolute(new_folder, to), false, old_folder, from, new_folder, to,
+                flags);
+}
+int unlink(const char* path) { return change(REAL(unlink), "remove", absolute(AT_FDCWD, path), false, path); }
+int unlinkat(int folder, const char* path, int flags) {
+  return change(REAL(unlinkat), "remove", absolute(folder, path), false, folder, path, flags);
+}
+int remove(const char* path) { return change(REAL(remove), "remove", absolute(AT_FDCWD, path), false, path); }
+int rmdir(const char* path) { return change(REAL(rmdir), "remove", absolute(AT_FDCWD, path), false, path); }
+int mkdir(const char* path, mode_t mode) {
+  return change(REAL(mkdir), "create", absolute(AT_FDCWD, path), true, path, mode);
+}
+int link(const char* from, const char* to) {
+  return change(REAL(link), "create", absolute(AT_FDCWD, to), true, from, to);
+}
+int symlink(const char* from, const char* to) {
+  return change(REAL(symlink), "create", absolute(AT_FDCWD, to), true, from, to);
+}
 
 }  // extern "C"

@@ -281,6 +281,14 @@ TEST_F(EvaluationCache, RemovesWhatAKilledProcessLeftBehind) {
   EXPECT_THAT(files(), UnorderedElementsAre(file, file.string() + ".tmp-1-1", of_another));
 }
 
+TEST_F(EvaluationCache, RemovesTheLeaseOfAMakerThatWasKilledWhenItWasDone) {
+  pass();
+  const fs::path file = only_file();
+  write_bytes(file.string() + ".1.json", "{}");
+  EXPECT_TRUE(at::equal(pass(), expected_));
+  EXPECT_THAT(files(), UnorderedElementsAre(file));
+}
+
 TEST_F(EvaluationCache, RemovesWhatAKilledProcessOfAnotherMachineLeftOnceItIsAlone) {
   pass();
   const fs::path file = only_file();

@@ -360,7 +360,7 @@ TEST(ProcessEnvironment, NonsenseIsAConfigErrorThatSaysWhere) {
     std::optional<std::string> value;
     const char* complaint;
   };
-  for (const auto& [name, value, complaint] :
+  for (const Case& nonsense :
        {Case{"WORLD_SIZE", "0", "WORLD_SIZE is '0'"}, Case{"WORLD_SIZE", "four", "WORLD_SIZE is 'four'"},
         Case{"WORLD_SIZE", "4x", "WORLD_SIZE is '4x'"}, Case{"RANK", "4", "expected a number from 0 to 3"},
         Case{"RANK", "-1", "RANK is '-1'"}, Case{"RANK", std::nullopt, "but RANK is not"},
@@ -371,7 +371,8 @@ TEST(ProcessEnvironment, NonsenseIsAConfigErrorThatSaysWhere) {
         Case{"MASTER_PORT", std::nullopt, "but MASTER_PORT"},
         Case{"MASTER_PORT", "99999", "MASTER_PORT is '99999'"},
         Case{"MASTER_PORT", "0", "MASTER_PORT is '0'"}}) {
-    EXPECT_THAT(message_of<ConfigError>([&] { environment_with(name, value); }), HasSubstr(complaint));
+    EXPECT_THAT(message_of<ConfigError>([&] { environment_with(nonsense.name, nonsense.value); }),
+                HasSubstr(nonsense.complaint));
   }
 }
 

@@ -100,6 +100,17 @@ TEST(RequireWritable, MakesTheFolderAndLeavesItEmpty) {
   EXPECT_TRUE(fs::is_empty(folder / "a" / "b"));
 }
 
+TEST(RequireWritable, RemovesTheProbeOfOneThatWasKilledAtIt) {
+  const TemporaryFolder folder;
+  const fs::path live = io::temporary_name(folder / "probe");
+  const std::string tag = process_tag();
+  const fs::path dead = (folder / "probe").string() + ".tmp-" + tag.substr(0, tag.rfind('.')) + ".1-0";
+  for (const auto& path : {live, dead}) write_bytes(path, "");
+  io::require_writable(folder.path());
+  EXPECT_TRUE(fs::exists(live));
+  EXPECT_FALSE(fs::exists(dead));
+}
+
 TEST(RequireWritable, RefusesAFolderThatCannotBeMadeOrWritten) {
   const TemporaryFolder folder;
   write_bytes(folder / "file", "");

@@ -92,7 +92,7 @@ TEST(LoadClip, ABlockMissingInTheMiddleIsRefused) {
 
 TEST(LoadClip, WidthsThatNoMemoryHoldsAreRefusedAsABrokenCheckpoint) {
   auto tensors = model::state_dict(random_clip());
-  const std::int64_t absurd = 64 * 1'000'000;
+  const std::int64_t absurd = 64'000'000;
   tensors["visual.conv1.weight"] = at::zeros({1}).expand({absurd, 3, 8, 8});
   EXPECT_THAT(complaint_about(tensors), HasSubstr("visual."));
 }

@@ -74,8 +74,9 @@ TEST(Attention, HasAsManyHeadsAsItIsTold) {  // against LibTorch's own layer, fo
     oracle->out_proj->bias.copy_(attention->out_proj->bias);
     oracle->eval();
     const auto x = at::randn({2, 7, 48});
-    const auto x_LBD = x.transpose(0, 1);
-    const auto expected = std::get<0>(oracle->forward(x_LBD, x_LBD, x_LBD)).transpose(0, 1);
+    const auto sequence_first = x.transpose(0, 1);
+    const auto expected =
+        std::get<0>(oracle->forward(sequence_first, sequence_first, sequence_first)).transpose(0, 1);
     attention->eval();
     EXPECT_TRUE(close(attention->forward(x), expected, 1e-5)) << heads << " heads";  // float32 on both sides
   }

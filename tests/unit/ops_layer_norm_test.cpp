@@ -122,7 +122,7 @@ TEST(UpProjectionGradient, IsTheProductOfEachUpdatesParts) {
 
 TEST(UpProjectionGradient, OfOneUpdateIsOfTheWhole) {
   const at::Tensor columns = at::randn({9, 8}), dy = at::randn({9, 16});
-  const auto d_b = at::empty({1, 16 * 4});
+  const auto d_b = at::empty({1, 64});
   ops::up_projection_gradient(dy, columns, {4, 0, 0}, {3.0, 1.0, 1.0}, d_b);
   EXPECT_TRUE(close(d_b[0].view({16, 4}), 3 * at::mm(dy.t(), columns.narrow(1, 0, 4)), 1e-5));
 }

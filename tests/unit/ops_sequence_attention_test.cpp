@@ -10,7 +10,8 @@ namespace clip_lora::testing {
 namespace {
 
 constexpr std::int64_t kSequenceHeads = 3;
-constexpr std::int64_t kSequenceWidth = 3 * 20;  // neither the heads nor their width are powers of two
+constexpr std::int64_t kSequenceWidth =
+    kSequenceHeads * 20;  // neither the heads nor their width are powers of two
 // Sums of some dozens of terms, in another order.
 constexpr double kDoubleTolerance = 1e-12, kFloatTolerance = 1e-5;
 
