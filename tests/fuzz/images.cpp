@@ -60,13 +60,17 @@ void run(std::string_view input) {
   const auto path = scratch_file("picture", with_right_checksums(input));
   std::optional<image::ImageSize> size;
   read_whatever_it_is([&] { size = image::read_image_size(path); });
+  // A large picture takes a second or more with sanitizers, so few of those are decoded.
+  constexpr int kLarge = 1'000'000;
+  const bool is_large = size && std::int64_t{size->height} * size->width > kLarge;
+  if (is_large && testing::zlib_crc(std::string(input)) % 64 != 0) return;
   read_whatever_it_is([&] {
     const image::Image picture = image::decode_image(path, preprocessing.orientation);
     const auto pixels = static_cast<std::size_t>(picture.height) * static_cast<std::size_t>(picture.width);
     require(picture.rgb.size() == pixels * 3 && pixels > 0, "a picture has all its pixels");
     require(size && std::minmax(size->height, size->width) == std::minmax(picture.height, picture.width),
             "a picture is as large as its header says");
-    if (pixels > 1'000'000) return;  // seconds with sanitizers, and of the file there is no more to read
+    if (pixels > kLarge) return;  // of the file there is no more to read
     const image::Image view = image::evaluation_view(picture, preprocessing);
     const auto side = static_cast<std::size_t>(preprocessing.size_px);
     require(view.rgb.size() == side * side * 3, "a view is a square");
