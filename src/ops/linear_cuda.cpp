@@ -4,6 +4,7 @@
 #include <ATen/cuda/CUDAContext.h>
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -15,6 +16,7 @@ namespace {
 
 constexpr std::size_t kWorkspaceBytes = 32U << 20U;  // what cuBLAS itself takes on Hopper
 constexpr std::uintptr_t kAlignment = 16;
+constexpr int kCandidates = 8;
 
 void check(cublasStatus_t status, const char* call) {
   TORCH_CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLASLt: ", call, " returned ",
@@ -127,15 +129,33 @@ class Plan {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d);
-    cublasLtMatmulHeuristicResult_t result = {};
+    std::array<cublasLtMatmulHeuristicResult_t, kCandidates> results = {};
     int found = 0;
     check(cublasLtMatmulAlgoGetHeuristic(at::cuda::getCurrentCUDABlasLtHandle(), product_.handle, a_.handle,
-                                         b_.handle, c_.handle, d_.handle, preference.handle, 1, &result,
-                                         &found),
+                                         b_.handle, c_.handle, d_.handle, preference.handle, kCandidates,
+                                         results.data(), &found),
           "cublasLtMatmulAlgoGetHeuristic");
     TORCH_CHECK(found > 0, "cuBLASLt has no algorithm for a product of ", shape_.m, " x ", shape_.n, " x ",
                 shape_.k);
-    algorithm_ = result.algo;
+    const auto end = results.begin() + found;
+    const auto liked = std::find_if(results.begin(), end,
+                                    [](const auto& candidate) { return has_small_clusters(candidate.algo); });
+    algorithm_ = (liked != end ? liked : results.begin())->algo;
+  }
+
+  /// Whether it runs in clusters of at most 4 blocks, or leaves that to the library. Those of 8 in cuBLASLt 13.1 end
+  /// now and then in an "unspecified launch failure" where several processes take turns on one GPU.
+  static bool has_small_clusters(const cublasLtMatmulAlgo_t& algorithm) {
+    std::uint16_t shape = CUBLASLT_CLUSTER_SHAPE_AUTO;
+    std::size_t written = 0;
+    check(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &shape,
+                                               sizeof shape, &written),
+          "cublasLtMatmulAlgoConfigGetAttribute");
+    constexpr std::array kSmall = {
+        CUBLASLT_CLUSTER_SHAPE_AUTO,  CUBLASLT_CLUSTER_SHAPE_1x1x1, CUBLASLT_CLUSTER_SHAPE_2x1x1,
+        CUBLASLT_CLUSTER_SHAPE_1x2x1, CUBLASLT_CLUSTER_SHAPE_3x1x1, CUBLASLT_CLUSTER_SHAPE_1x3x1,
+        CUBLASLT_CLUSTER_SHAPE_2x2x1, CUBLASLT_CLUSTER_SHAPE_4x1x1, CUBLASLT_CLUSTER_SHAPE_1x4x1};
+    return std::find(kSmall.begin(), kSmall.end(), shape) != kSmall.end();
   }
 
   Multiplication shape_;
