@@ -14,9 +14,17 @@ function(clip_lora_install)
     target_link_libraries(clip_lora_all INTERFACE clip_lora::${room})
   endforeach()
 
-  # The installed program finds LibTorch where this build found it.
-  set_target_properties(clip_lora PROPERTIES
-    INSTALL_RPATH "${CLIP_LORA_TORCH_LIBRARY_DIR}" INSTALL_RPATH_USE_LINK_PATH ON)
+  # The installed program finds LibTorch and CUDA where this build found them; CMake leaves out of the link path what the
+  # CUDA compiler searches anyway.
+  set(library_dirs "${CLIP_LORA_TORCH_LIBRARY_DIR}")
+  if(CLIP_LORA_CUDA)
+    foreach(library IN ITEMS "${CLIP_LORA_CUBLASLT}" "${CLIP_LORA_CUDART}")
+      get_filename_component(library_dir "${library}" DIRECTORY)
+      list(APPEND library_dirs "${library_dir}")
+    endforeach()
+  endif()
+  list(REMOVE_DUPLICATES library_dirs)
+  set_target_properties(clip_lora PROPERTIES INSTALL_RPATH "${library_dirs}" INSTALL_RPATH_USE_LINK_PATH ON)
 
   install(TARGETS clip_lora RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
   install(PROGRAMS "${PROJECT_SOURCE_DIR}/scripts/launch_multi_gpu.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}")

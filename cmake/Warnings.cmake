@@ -4,7 +4,7 @@ set(warnings -Wall -Wextra -Wconversion -Wno-sign-conversion)
 if(CMAKE_UNITY_BUILD)
   # What is named like something of another file in the batch shadows nothing, and what is in an anonymous namespace is as
   # good as in a file of its own.
-  list(APPEND warnings -Wshadow=local -Wno-subobject-linkage)
+  list(APPEND warnings $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local> $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
 else()
   list(APPEND warnings -Wshadow)
 endif()
