@@ -108,7 +108,7 @@ EvaluationCache::EvaluationCache(const fs::path& folder, const std::vector<Item>
   header_.key = make_key(items, preprocessing);
   path_ = folder / (hexadecimal(header_.key) + ".pixels");
   open_file();
-  if (file_) remove_makers_lease();
+  if (file_) remove_what_the_killed_left();
   if (!file_ && wait) wait_for_turn();
   if (!file_) begin_file();
 }
@@ -157,10 +157,11 @@ bool EvaluationCache::is_sample_right() const {
   return true;
 }
 
-/// Who was killed when the file was there, but its lease not yet gone, leaves it.
-void EvaluationCache::remove_makers_lease() const {
+/// Who was killed when the file was there leaves a lease that was not yet gone, or the file as it was being mended.
+void EvaluationCache::remove_what_the_killed_left() const {
   try {
-    io::remove_lease(path_);
+    io::remove_temporaries_of(path_);
+    io::remove_lease_of_the_dead(path_);
   } catch (const ConfigError&) {  // of a folder that cannot be listed nothing is removed
   }
 }

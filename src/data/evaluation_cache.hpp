@@ -69,7 +69,7 @@ class EvaluationCache {
   std::uint64_t checksum(std::uint64_t stamp, const std::uint8_t* pixels) const;
   std::uint64_t& kept_checksum(std::size_t item) const;
   bool is_sample_right() const;
-  void remove_makers_lease() const;
+  void remove_what_the_killed_left() const;
   void wait_for_turn();
   void open_file();
   void begin_file();

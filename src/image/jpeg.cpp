@@ -30,18 +30,19 @@ std::vector<std::uint8_t> decompress(Bytes bytes, const JpegFrame& frame, TJPF f
                            static_cast<std::size_t>(tjPixelSize[format]);
   if (pixels.capacity() < size) pixels = {};  // what is there need not be copied
   pixels.resize(size);
-  const auto message_of = [&](int flags) -> std::string {
+  const auto decode = [&](int flags) -> std::string {  // what libjpeg complains of, if anything
     const int status =
         tjDecompress2(decompressor.get(), bytes.data(), static_cast<unsigned long>(bytes.size()),
                       pixels.data(), frame.width, /*pitch=*/0, frame.height, format, flags);
     return status == 0 ? "" : tjGetErrorStr2(decompressor.get());
   };
   // A warning is about damage that libjpeg steps over, as it does in Pillow. An error behind a warning is told as one,
-  // too, but has replaced the first warning's message.
-  const std::string message = message_of(TJFLAG_LIMITSCANS);
+  // too, but has replaced the first warning's message; stopping at the first warning tells which it was, and writes no
+  // row that is not there already.
+  const std::string message = decode(TJFLAG_LIMITSCANS);
   if (message.empty()) return pixels;
   if (tjGetErrorCode(decompressor.get()) != TJERR_WARNING ||
-      message_of(TJFLAG_LIMITSCANS | TJFLAG_STOPONWARNING) != message) {
+      decode(TJFLAG_LIMITSCANS | TJFLAG_STOPONWARNING) != message) {
     throw DataError("its data are damaged: " + message);
   }
   return pixels;

@@ -271,4 +271,13 @@ void remove_lease(const fs::path& stem) {
   }
 }
 
+void remove_lease_of_the_dead(const fs::path& stem) {
+  const fs::path absolute = fs::absolute(stem);
+  for (const std::uint64_t generation : generations(absolute)) {
+    const fs::path file = file_of(absolute, generation);
+    const auto content = read_file(file);
+    if (content && is_surely_dead(text_at(parsed(*content), "process"))) ::unlink(file.c_str());
+  }
+}
+
 }  // namespace clip_lora::io

@@ -16,7 +16,9 @@
 #include <vector>
 
 #include "clip_lora/core/errors.hpp"
+#include "clip_lora/core/process.hpp"
 #include "clip_lora/data/loader.hpp"
+#include "clip_lora/io/lease.hpp"
 #include "support/files.hpp"
 #include "support/numbered_pictures.hpp"
 
@@ -29,6 +31,12 @@ using clip_lora::testing::write_bytes;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
+
+/// The tag of a process of this machine that is no more: this one's number, but another start.
+std::string dead_process() {
+  const std::string tag = process_tag();
+  return tag.substr(0, tag.rfind('.')) + ".1";
+}
 
 class EvaluationCache : public clip_lora::testing::NumberedPictures {
  protected:
@@ -284,9 +292,18 @@ TEST_F(EvaluationCache, RemovesWhatAKilledProcessLeftBehind) {
 TEST_F(EvaluationCache, RemovesTheLeaseOfAMakerThatWasKilledWhenItWasDone) {
   pass();
   const fs::path file = only_file();
-  write_bytes(file.string() + ".1.json", "{}");
+  write_bytes(file.string() + ".1.json", R"({"process": ")" + dead_process() + R"("})");
+  write_bytes(file.string() + ".tmp-" + dead_process() + "-0", "views that were being mended");
   EXPECT_TRUE(at::equal(pass(), expected_));
   EXPECT_THAT(files(), UnorderedElementsAre(file));
+}
+
+TEST_F(EvaluationCache, LeavesTheLeaseOfAProcessThatLives) {
+  pass();
+  const fs::path file = only_file();
+  const auto lease = io::LeaseSeeker(file, {}).try_acquire();
+  EXPECT_TRUE(at::equal(pass(), expected_));
+  EXPECT_TRUE(lease->is_held());
 }
 
 TEST_F(EvaluationCache, RemovesWhatAKilledProcessOfAnotherMachineLeftOnceItIsAlone) {

@@ -22,7 +22,7 @@ enum class ResizeMode {
 };
 
 /// What pixels that were kept are known by: raise it with every change of what decoding or resizing gives.
-inline constexpr std::uint32_t kPixelsVersion = 1;
+inline constexpr std::uint32_t kPixelsVersion = 2;
 
 /// From a decoded picture to a tower's input. The defaults are OpenAI's.
 struct Preprocessing {

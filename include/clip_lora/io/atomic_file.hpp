@@ -40,7 +40,8 @@ void remove_temporaries_of(const std::filesystem::path& path, Abandoned which = 
 /// Throws the ConfigError of a file or folder that cannot be written.
 [[noreturn]] void throw_unwritable(const std::filesystem::path& path, const std::string& reason);
 
-/// Makes `folder` and proves that a file can be written there. Throws ConfigError naming the path and the reason.
+/// Makes `folder` and proves that a file can be written there; what processes left that were killed at it goes. Throws
+/// ConfigError naming the path and the reason.
 void require_writable(const std::filesystem::path& folder);
 
 }  // namespace clip_lora::io

@@ -72,4 +72,7 @@ class LeaseSeeker {
 /// Removes the lease's files. Only for what nobody will work on again.
 void remove_lease(const std::filesystem::path& stem);
 
+/// Removes those of the lease's files whose holders are processes of this machine that are no more.
+void remove_lease_of_the_dead(const std::filesystem::path& stem);
+
 }  // namespace clip_lora::io
